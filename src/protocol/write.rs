@@ -1,0 +1,534 @@
+//! Writes frames straight into the buffer that leaves.
+//!
+//! A frame is begun with its header, its body is appended, and length and checksum are filled in
+//! at the end. What was in the buffer before stays.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::{BufMut, BytesMut};
+
+use super::frame::{CRC_AT, FLAG_MORE, HEADER_SIZE, KIND_AT, LENGTH_AT};
+use super::message::{
+    ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed, EntryRead, Fetch,
+    Fetched, Granted, Hello, Member, Message, REFUSAL_TEXT_SIZE_MAX, Refused, Register, SlotRun,
+    TERM_START_COUNT_MAX, Table, Welcome,
+};
+use super::records::MEMBER_SIZE;
+use super::{FrameKind, HELLO_MAGIC, Header};
+use crate::model::{
+    LogEnd, LogNumber, OPERATION_SIZE, Receipt, RingEpoch, Row, TermStart, to_usize,
+};
+
+impl Header {
+    /// A header that has nothing but its kind.
+    #[must_use]
+    pub const fn bare(kind: FrameKind) -> Self {
+        Self {
+            kind,
+            flags: 0,
+            ring_epoch: RingEpoch(0),
+            request: 0,
+        }
+    }
+
+    /// The header of an answer to `request`.
+    #[must_use]
+    pub const fn answer(kind: FrameKind, request: u64) -> Self {
+        Self {
+            kind,
+            flags: 0,
+            ring_epoch: RingEpoch(0),
+            request,
+        }
+    }
+
+    /// The same under a ring epoch.
+    #[must_use]
+    pub const fn at(mut self, ring_epoch: RingEpoch) -> Self {
+        self.ring_epoch = ring_epoch;
+        self
+    }
+}
+
+fn begin(out: &mut BytesMut, header: Header) -> usize {
+    let start = out.len();
+    out.put_slice(&header.to_bytes());
+    start
+}
+
+fn finish(out: &mut BytesMut, start: usize) {
+    finish_with(out, start, &[]);
+}
+
+/// Ends a frame whose last bytes follow from another buffer.
+fn finish_with(out: &mut BytesMut, start: usize, tail: &[u8]) {
+    let frame = &mut out[start..];
+    let length = u32::try_from(frame.len() + tail.len()).expect("frames are bounded far below");
+    frame[LENGTH_AT..CRC_AT].copy_from_slice(&length.to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&frame[..CRC_AT]);
+    hasher.update(&frame[KIND_AT..]);
+    hasher.update(tail);
+    frame[CRC_AT..KIND_AT].copy_from_slice(&hasher.finalize().to_le_bytes());
+}
+
+fn put_count(out: &mut BytesMut, count: usize) {
+    out.put_u32_le(u32::try_from(count).expect("counts are bounded by limits"));
+    out.put_u32_le(0);
+}
+
+/// Writes one whole frame.
+///
+/// The request of a header without one is 0; its epoch is that of `header`.
+pub fn write_message(out: &mut BytesMut, header: Header, message: &Message<'_>) {
+    debug_assert_eq!(header.kind, message.kind());
+    let start = begin(out, header);
+    write_body(out, message);
+    finish(out, start);
+}
+
+fn write_body(out: &mut BytesMut, message: &Message<'_>) {
+    match message {
+        Message::Hello(hello) => write_hello(out, hello),
+        Message::Welcome(welcome) => write_welcome(out, welcome),
+        Message::Refused(refused) => write_refused(out, refused),
+        Message::Ping
+        | Message::Goaway
+        | Message::StatusAsk
+        | Message::AuditAsk
+        | Message::Follow => (),
+        Message::Pong { time_ms } => out.put_u64_le(*time_ms),
+        Message::Request {
+            deadline_ms,
+            operations,
+        } => {
+            out.put_u32_le(*deadline_ms);
+            out.put_u32_le(0);
+            put_count(out, operations.len());
+            out.put_slice(operations.bytes());
+        }
+        Message::Receipts(receipts) => {
+            put_count(out, receipts.len());
+            out.put_slice(receipts.bytes());
+        }
+        Message::Rows { index, rows } => {
+            out.put_u16_le(*index);
+            out.put_bytes(0, 6);
+            put_count(out, rows.len());
+            out.put_slice(rows.bytes());
+        }
+        Message::StatusTold { json } => put_text(out, json),
+        Message::AuditTold { rows } => {
+            put_count(out, rows.len());
+            out.put_slice(rows.bytes());
+        }
+        Message::Register(register) => write_register(out, register),
+        Message::Granted(granted) => write_granted(out, granted),
+        Message::Append(append) => {
+            put_append(out, append);
+            out.put_slice(append.block);
+        }
+        Message::Appended(appended) => write_appended(out, appended),
+        Message::Resend { log, end } => {
+            put_log(out, *log, 6);
+            put_end(out, end);
+        }
+        Message::Beat(beat) => write_beat(out, beat),
+        Message::Confirmed(confirmed) => write_confirmed(out, confirmed),
+        Message::Fetch(fetch) | Message::CheckpointAsk(fetch) => write_fetch(out, fetch),
+        Message::Fetched(fetched) => write_fetched(out, fetched),
+        Message::CheckpointPart(part) => write_checkpoint_part(out, part),
+        Message::EntryAsk { place } => out.put_u64_le(place.0),
+        Message::EntryRead(read) => write_entry_read(out, read),
+        Message::Table(table) => write_table(out, table),
+    }
+}
+
+impl Message<'_> {
+    /// The kind of frame that carries it.
+    #[must_use]
+    pub const fn kind(&self) -> FrameKind {
+        match self {
+            Self::Hello(_) => FrameKind::Hello,
+            Self::Welcome(_) => FrameKind::Welcome,
+            Self::Refused(_) => FrameKind::Refused,
+            Self::Ping => FrameKind::Ping,
+            Self::Pong { .. } => FrameKind::Pong,
+            Self::Goaway => FrameKind::Goaway,
+            Self::Request { .. } => FrameKind::Request,
+            Self::Receipts(_) => FrameKind::Receipts,
+            Self::Rows { .. } => FrameKind::Rows,
+            Self::StatusAsk => FrameKind::StatusAsk,
+            Self::StatusTold { .. } => FrameKind::StatusTold,
+            Self::AuditAsk => FrameKind::AuditAsk,
+            Self::AuditTold { .. } => FrameKind::AuditTold,
+            Self::Register(_) => FrameKind::Register,
+            Self::Granted(_) => FrameKind::Granted,
+            Self::Append(_) => FrameKind::Append,
+            Self::Appended(_) => FrameKind::Appended,
+            Self::Resend { .. } => FrameKind::Resend,
+            Self::Beat(_) => FrameKind::Beat,
+            Self::Confirmed(_) => FrameKind::Confirmed,
+            Self::Fetch(_) => FrameKind::Fetch,
+            Self::Fetched(_) => FrameKind::Fetched,
+            Self::CheckpointAsk(_) => FrameKind::CheckpointAsk,
+            Self::CheckpointPart(_) => FrameKind::CheckpointPart,
+            Self::EntryAsk { .. } => FrameKind::EntryAsk,
+            Self::EntryRead(_) => FrameKind::EntryRead,
+            Self::Follow => FrameKind::Follow,
+            Self::Table(_) => FrameKind::Table,
+        }
+    }
+
+    /// Writes it as one whole frame under a header that has nothing but the kind.
+    pub fn write(&self, out: &mut BytesMut) {
+        write_message(out, Header::bare(self.kind()), self);
+    }
+
+    /// Writes it as one whole frame that answers `request`, or asks under that number.
+    pub fn write_for(&self, out: &mut BytesMut, request: u64) {
+        write_message(out, Header::answer(self.kind(), request), self);
+    }
+}
+
+/// Writes the head of an append frame whose block follows from another buffer, uncopied.
+///
+/// The bytes of the frame are those written here and then exactly `append.block`.
+pub fn write_append_head(out: &mut BytesMut, append: &Append<'_>) {
+    let start = begin(out, Header::bare(FrameKind::Append));
+    put_append(out, append);
+    finish_with(out, start, append.block);
+}
+
+/// Writes one frame of rows.
+pub fn write_rows(out: &mut BytesMut, request: u64, index: u16, rows: &[Row]) {
+    let start = begin(out, Header::answer(FrameKind::Rows, request));
+    out.put_u16_le(index);
+    out.put_bytes(0, 6);
+    put_count(out, rows.len());
+    for row in rows {
+        out.put_u32_le(row.currency);
+        out.put_u32_le(row.flags);
+        out.put_i64_le(row.available);
+        for field in [
+            row.held,
+            row.outgoing,
+            row.floor,
+            row.cap,
+            row.version,
+            row.place.0,
+        ] {
+            out.put_u64_le(field);
+        }
+    }
+    finish(out, start);
+}
+
+/// Writes one frame of the audit; `more` says that another one follows.
+pub fn write_audit(out: &mut BytesMut, request: u64, rows: &[AuditRow], more: bool) {
+    let mut header = Header::answer(FrameKind::AuditTold, request);
+    header.flags = if more { FLAG_MORE } else { 0 };
+    let start = begin(out, header);
+    put_count(out, rows.len());
+    for row in rows {
+        out.put_u32_le(row.currency);
+        out.put_u32_le(0);
+        out.put_u64_le(row.account_count);
+        for sum in [row.issued, row.burned, row.sent, row.received, row.returned] {
+            out.put_u128_le(sum);
+        }
+        for sum in [
+            row.adopted_in,
+            row.adopted_out,
+            row.available,
+            row.held,
+            row.difference,
+        ] {
+            out.put_i128_le(sum);
+        }
+        out.put_u64_le(0);
+    }
+    finish(out, start);
+}
+
+/// A request frame that is being filled operation by operation.
+#[derive(Debug)]
+pub struct RequestWriter {
+    start: usize,
+    count: u32,
+}
+
+impl RequestWriter {
+    const COUNT_AT: usize = HEADER_SIZE + 8;
+
+    /// Begins a request of `deadline_ms` from now on.
+    pub fn begin(out: &mut BytesMut, request: u64, epoch: RingEpoch, deadline_ms: u32) -> Self {
+        let start = begin(out, Header::answer(FrameKind::Request, request).at(epoch));
+        out.put_u32_le(deadline_ms);
+        out.put_bytes(0, 12);
+        Self { start, count: 0 }
+    }
+
+    /// Adds one operation.
+    pub fn push(&mut self, out: &mut BytesMut, operation: &[u8; OPERATION_SIZE]) {
+        out.put_slice(operation);
+        self.count += 1;
+    }
+
+    /// How many operations there are.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Completes the frame.
+    pub fn finish(self, out: &mut BytesMut) {
+        let at = self.start + Self::COUNT_AT;
+        out[at..at + 4].copy_from_slice(&self.count.to_le_bytes());
+        finish(out, self.start);
+    }
+}
+
+/// A frame of receipts that is being filled one by one.
+#[derive(Debug)]
+pub struct ReceiptsWriter {
+    start: usize,
+    count: u32,
+}
+
+impl ReceiptsWriter {
+    /// Begins an answer to `request`.
+    pub fn begin(out: &mut BytesMut, request: u64, epoch: RingEpoch) -> Self {
+        let start = begin(out, Header::answer(FrameKind::Receipts, request).at(epoch));
+        out.put_bytes(0, 8);
+        Self { start, count: 0 }
+    }
+
+    /// Adds one receipt.
+    pub fn push(&mut self, out: &mut BytesMut, receipt: &Receipt) {
+        out.put_u16_le(receipt.index);
+        out.put_u16_le(receipt.code as u16);
+        out.put_u16_le(receipt.flags.0);
+        out.put_u16_le(0);
+        out.put_i64_le(receipt.available);
+        out.put_u64_le(receipt.held);
+        out.put_u64_le(receipt.version);
+        out.put_u64_le(receipt.place.0);
+        out.put_u64_le(receipt.amount);
+        self.count += 1;
+    }
+
+    /// How many receipts there are.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Completes the frame.
+    pub fn finish(self, out: &mut BytesMut) {
+        let at = self.start + HEADER_SIZE;
+        out[at..at + 4].copy_from_slice(&self.count.to_le_bytes());
+        finish(out, self.start);
+    }
+}
+
+fn write_hello(out: &mut BytesMut, hello: &Hello) {
+    out.put_u32_le(HELLO_MAGIC);
+    out.put_u16_le(hello.version_min);
+    out.put_u16_le(hello.version_max);
+    out.put_u8(hello.role as u8);
+    out.put_bytes(0, 3);
+    out.put_u32_le(hello.node.map_or(0, |node| node.get()));
+    out.put_u128_le(hello.cluster.map_or(0, |cluster| cluster.get()));
+    out.put_u128_le(hello.incarnation.get());
+}
+
+fn write_welcome(out: &mut BytesMut, welcome: &Welcome) {
+    out.put_u16_le(welcome.version);
+    out.put_u8(welcome.role as u8);
+    out.put_bytes(0, 5);
+    out.put_u128_le(welcome.cluster.get());
+    out.put_u64_le(welcome.time_ms);
+    out.put_u32_le(welcome.frame_size_max);
+    out.put_u32_le(welcome.batch_count_max);
+    out.put_u32_le(welcome.deadline_ms_max);
+    out.put_u32_le(welcome.frames_in_flight_max);
+}
+
+fn write_refused(out: &mut BytesMut, refused: &Refused<'_>) {
+    out.put_u16_le(refused.code as u16);
+    out.put_u16_le(refused.version_min);
+    out.put_u16_le(refused.version_max);
+    out.put_u16_le(0);
+    let mut length = refused
+        .text
+        .len()
+        .min(to_usize(u64::from(REFUSAL_TEXT_SIZE_MAX)));
+    while !refused.text.is_char_boundary(length) {
+        length -= 1;
+    }
+    put_text(out, &refused.text[..length]);
+}
+
+fn write_register(out: &mut BytesMut, register: &Register<'_>) {
+    out.put_u32_le(register.node.get());
+    out.put_u16_le(register.log.map_or(0, LogNumber::get));
+    out.put_u16_le(0);
+    out.put_u128_le(register.copy);
+    out.put_u64_le(register.generation.0);
+    out.put_u64_le(register.term.0);
+    out.put_u32_le(register.ring_epoch.0);
+    out.put_u32_le(0);
+    put_end(out, &register.end);
+    out.put_u64_le(register.committed.0);
+    put_address(out, Some(register.address));
+    put_count(out, register.terms.len());
+    out.put_slice(register.terms.bytes());
+}
+
+fn write_granted(out: &mut BytesMut, granted: &Granted<'_>) {
+    put_log(out, granted.log, 2);
+    out.put_u32_le(granted.ring_epoch.0);
+    out.put_u64_le(granted.term.0);
+    out.put_u64_le(granted.generation.0);
+    out.put_u128_le(granted.ring_key);
+    out.put_u128_le(granted.copy);
+    put_end(out, &granted.end);
+    out.put_u64_le(granted.first_offset);
+    out.put_u64_le(granted.checkpoint_size);
+    out.put_u64_le(granted.segment_size);
+    out.put_u64_le(granted.clock_ms);
+    put_count(out, granted.terms.len());
+    out.put_slice(granted.terms.bytes());
+}
+
+fn put_append(out: &mut BytesMut, append: &Append<'_>) {
+    put_log(out, append.log, 6);
+    out.put_u64_le(append.term.0);
+    out.put_u64_le(append.committed.0);
+}
+
+fn write_appended(out: &mut BytesMut, appended: &Appended) {
+    put_log(out, appended.log, 6);
+    out.put_u64_le(appended.term.0);
+    out.put_u64_le(appended.through.0);
+    out.put_u64_le(appended.clock_ms);
+    out.put_u64_le(appended.free_size);
+}
+
+fn write_beat(out: &mut BytesMut, beat: &Beat) {
+    out.put_u64_le(beat.nonce);
+    out.put_u64_le(beat.term.0);
+    out.put_u64_le(beat.applied.0);
+    out.put_u64_le(beat.committed.0);
+    out.put_u64_le(beat.account_count);
+    out.put_u64_le(beat.id_count);
+    out.put_u64_le(beat.horizon_ms);
+    out.put_u64_le(beat.free_size);
+    out.put_u128_le(beat.digest);
+    out.put_u64_le(beat.memory_size);
+    out.put_u8(beat.phase);
+    out.put_bytes(0, 7);
+}
+
+fn write_confirmed(out: &mut BytesMut, confirmed: &Confirmed) {
+    out.put_u64_le(confirmed.nonce);
+    out.put_u64_le(confirmed.term.0);
+    out.put_u64_le(confirmed.clock_ms);
+    out.put_u64_le(confirmed.free_size);
+}
+
+fn write_fetch(out: &mut BytesMut, fetch: &Fetch) {
+    put_log(out, fetch.log, 2);
+    out.put_u32_le(fetch.size_max);
+    out.put_u64_le(fetch.offset);
+}
+
+fn write_fetched(out: &mut BytesMut, fetched: &Fetched<'_>) {
+    put_log(out, fetched.log, 6);
+    out.put_u64_le(fetched.offset);
+    out.put_slice(fetched.blocks);
+}
+
+fn write_checkpoint_part(out: &mut BytesMut, part: &CheckpointPart<'_>) {
+    put_log(out, part.log, 6);
+    out.put_u64_le(part.size);
+    out.put_u64_le(part.offset);
+    out.put_slice(part.bytes);
+}
+
+fn write_entry_read(out: &mut BytesMut, read: &EntryRead) {
+    out.put_u64_le(read.place.0);
+    if let Some(entry) = &read.entry {
+        out.put_slice(entry);
+    }
+}
+
+fn write_table(out: &mut BytesMut, table: &Table<'_>) {
+    out.put_u32_le(table.ring_epoch.0);
+    out.put_u32_le(0);
+    out.put_u64_le(table.generation.0);
+    out.put_u128_le(table.ring_key);
+    put_count(out, table.members.len());
+    out.put_slice(table.members.bytes());
+    put_count(out, table.runs.len());
+    out.put_slice(table.runs.bytes());
+}
+
+/// The bytes of a list of members, for [`super::Members`].
+pub fn put_member(out: &mut BytesMut, member: &Member) {
+    out.put_u32_le(member.node.get());
+    out.put_u16_le(member.log.get());
+    out.put_u8(member.state as u8);
+    out.put_u8(0);
+    out.put_u64_le(member.term.0);
+    out.put_u128_le(member.incarnation);
+    put_address(out, member.address);
+    out.put_bytes(0, MEMBER_SIZE - 32 - ADDRESS_SIZE);
+}
+
+/// The bytes of a list of slot runs, for [`super::SlotRuns`].
+pub fn put_slot_run(out: &mut BytesMut, run: &SlotRun) {
+    out.put_u16_le(run.slots.first.0);
+    out.put_u16_le(run.slots.last.0);
+    out.put_u32_le(run.node);
+}
+
+/// The bytes of a term history, for [`super::TermStarts`]: the newest 1,024.
+pub fn put_term_starts(out: &mut BytesMut, terms: &[TermStart]) {
+    let max = to_usize(u64::from(TERM_START_COUNT_MAX));
+    for start in &terms[terms.len().saturating_sub(max)..] {
+        out.put_u64_le(start.term.0);
+        out.put_u64_le(start.seq.0);
+    }
+}
+
+fn put_log(out: &mut BytesMut, log: LogNumber, padding: usize) {
+    out.put_u16_le(log.get());
+    out.put_bytes(0, padding);
+}
+
+fn put_end(out: &mut BytesMut, end: &LogEnd) {
+    for field in [end.seq.0, end.term.0, end.chain, end.offset, end.time.0] {
+        out.put_u64_le(field);
+    }
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    out.put_u32_le(u32::try_from(text.len()).expect("texts are bounded by limits"));
+    out.put_slice(text.as_bytes());
+}
+
+fn put_address(out: &mut BytesMut, address: Option<SocketAddr>) {
+    let Some(address) = address else {
+        out.put_bytes(0, ADDRESS_SIZE);
+        return;
+    };
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    out.put_slice(&ip.octets());
+    out.put_u16_le(address.port());
+    out.put_bytes(0, 6);
+}

@@ -1,0 +1,433 @@
+//! What a role asks of its disk, and what comes back.
+//!
+//! A role never waits: requests are effects, replies are inputs. Requests of one lane are carried
+//! out in order; lanes run side by side.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::{ClusterId, ENTRY_SIZE, LogEnd, LogNumber, Place, Seq, TermStart};
+use crate::protocol::AuditRow;
+
+/// What runs in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Small files: identity, authority.
+    Files,
+    /// Opening, appending to and cutting one log.
+    Log(LogNumber),
+    /// Reading cold places, blocks and checkpoints.
+    Reader,
+    /// Segment preparation, checkpoints, retirement, of all logs.
+    Background,
+    /// The backup's running replica and audit, of all logs.
+    Replica,
+}
+
+/// A small durable file, written whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileName {
+    /// Who a node is and what it last worked under.
+    Identity,
+    /// The authority's record.
+    Authority,
+}
+
+/// A request to the disk.
+#[derive(Clone, Debug)]
+pub enum DiskRequest {
+    /// Reads a small file. -> `FileLoaded`
+    LoadFile {
+        /// Which.
+        name: FileName,
+    },
+    /// Replaces a small file durably: new file, sync, rename, sync of the directory. -> `FileSaved`
+    SaveFile {
+        /// Which.
+        name: FileName,
+        /// Its whole content. A checksum is added and tested by the disk.
+        bytes: Bytes,
+    },
+    /// Opens and recovers a log. -> `LogOpened`
+    OpenLog {
+        /// Which.
+        log: LogNumber,
+    },
+    /// Creates an empty log that goes on behind `after`. What is there of this log is put aside.
+    /// -> `LogOpened`
+    CreateLog {
+        /// Which.
+        log: LogNumber,
+        /// Whose.
+        cluster: ClusterId,
+        /// Bytes of a segment.
+        segment_size: u64,
+        /// Where it begins: the end of what is not kept (default: nothing). Its offset is that of
+        /// the first byte of a segment.
+        after: LogEnd,
+    },
+    /// Writes one block at its place and makes it durable. Several appends of one lane share one
+    /// sync and one reply. -> `Durable`
+    Append {
+        /// Which log.
+        log: LogNumber,
+        /// The whole block as built or as received (already checked).
+        block: Bytes,
+        /// Where the log ends with it.
+        end: LogEnd,
+    },
+    /// Puts everything behind `to` aside in `quarantine/`, and zeroes and syncs it. -> `LogCut`
+    CutLog {
+        /// Which log.
+        log: LogNumber,
+        /// The end that stays.
+        to: LogEnd,
+    },
+    /// Reads whole blocks from `offset` on, within one segment, at most `size_max` bytes (but at
+    /// least one block), nothing at or behind `below`. At the end of a segment the next one's
+    /// blocks come. -> `BlocksRead`
+    ReadBlocks {
+        /// Which log.
+        log: LogNumber,
+        /// First byte: the start of a block, or the end of the last one.
+        offset: u64,
+        /// Nothing at or behind this offset.
+        below: u64,
+        /// Bytes at most.
+        size_max: u32,
+        /// Repeated in the reply.
+        ticket: u64,
+    },
+    /// Reads one entry, wherever this disk has it. -> `EntryRead`
+    ReadEntry {
+        /// Where.
+        place: Place,
+        /// Repeated in the reply.
+        ticket: u64,
+    },
+    /// Makes sure that one spare segment is ready. -> `SegmentReady`
+    PrepareSegment {
+        /// Which log.
+        log: LogNumber,
+    },
+    /// Folds the last checkpoint and the log up to `through` into the next one. -> `CheckpointMade`
+    MakeCheckpoint {
+        /// Which log.
+        log: LogNumber,
+        /// A committed end.
+        through: LogEnd,
+        /// The cluster's hash key: the state is sorted by slot.
+        ring_key: u128,
+    },
+    /// Makes segments wholly below `below` available for use again. -> `Retired`
+    RetireSegments {
+        /// Which log.
+        log: LogNumber,
+        /// An offset at or below the newest checkpoint's.
+        below: u64,
+    },
+    /// Reads records of the newest checkpoint. Cursor 0 is the beginning. -> `CheckpointLoaded`
+    LoadCheckpoint {
+        /// Which log.
+        log: LogNumber,
+        /// Where to go on.
+        cursor: u64,
+    },
+    /// Reads bytes of the newest checkpoint's file. -> `CheckpointRead`
+    ReadCheckpoint {
+        /// Which log.
+        log: LogNumber,
+        /// First byte.
+        offset: u64,
+        /// Bytes at most.
+        size_max: u32,
+        /// Repeated in the reply.
+        ticket: u64,
+    },
+    /// Writes a piece of a checkpoint that was fetched from elsewhere, in order from 0. The last
+    /// piece makes it durable and checks it. -> `CheckpointWritten`
+    WriteCheckpoint {
+        /// Which log.
+        log: LogNumber,
+        /// Offset of the piece.
+        offset: u64,
+        /// The piece.
+        bytes: Bytes,
+        /// Bytes of the whole file.
+        size: u64,
+    },
+    /// How much room there is. -> `FreeSpace`
+    MeasureFreeSpace,
+    /// Takes the log up to `through` into the running replica (built from the newest checkpoint
+    /// at first use), in bounded steps. -> `ReplicaAt`
+    AdvanceReplica {
+        /// Which log.
+        log: LogNumber,
+        /// A durable end.
+        through: LogEnd,
+        /// The cluster's hash key.
+        ring_key: u128,
+    },
+    /// Advances the replicas of all given logs to exactly the given ends and adds them up.
+    /// -> `Audited`
+    Audit {
+        /// The durable ends at one instant.
+        ends: Vec<(LogNumber, LogEnd)>,
+        /// The cluster's hash key.
+        ring_key: u128,
+        /// Repeated in the reply.
+        ticket: u64,
+    },
+}
+
+impl DiskRequest {
+    /// The lane that it runs on.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        match self {
+            Self::LoadFile { .. } | Self::SaveFile { .. } => Lane::Files,
+            Self::OpenLog { log }
+            | Self::CreateLog { log, .. }
+            | Self::Append { log, .. }
+            | Self::CutLog { log, .. } => Lane::Log(*log),
+            Self::ReadBlocks { .. }
+            | Self::ReadEntry { .. }
+            | Self::LoadCheckpoint { .. }
+            | Self::ReadCheckpoint { .. } => Lane::Reader,
+            Self::PrepareSegment { .. }
+            | Self::MakeCheckpoint { .. }
+            | Self::RetireSegments { .. }
+            | Self::WriteCheckpoint { .. }
+            | Self::MeasureFreeSpace => Lane::Background,
+            Self::AdvanceReplica { .. } | Self::Audit { .. } => Lane::Replica,
+        }
+    }
+}
+
+/// A checkpoint on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointInfo {
+    /// The end of the log that it stands for.
+    pub end: LogEnd,
+    /// Bytes of its file.
+    pub size: u64,
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogReport {
+    /// Whose log it is.
+    pub cluster: ClusterId,
+    /// Bytes of a segment.
+    pub segment_size: u64,
+    /// Offset of the first block that is kept.
+    pub first_offset: u64,
+    /// Where the readable log ends.
+    pub end: LogEnd,
+    /// The highest committed seq that any readable block names.
+    pub committed: Seq,
+    /// Term history, oldest first, of what is kept (and of the checkpoint below it).
+    pub terms: Vec<TermStart>,
+    /// The newest checkpoint that verifies and lies at or below `end`.
+    pub checkpoint: Option<CheckpointInfo>,
+    /// What lies behind `end` that is not zero: an unfinished write, in words with its position.
+    pub torn: Option<String>,
+    /// A block at or below `committed` does not verify, in words with its position.
+    pub damage: Option<String>,
+}
+
+/// Sections of a checkpoint, in the order in which they are stored and loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Section {
+    /// Horizon, log time, epoch mark, activated slots.
+    Meta = 1,
+    /// Supply by currency.
+    Supply = 2,
+    /// Accounts, sorted by slot, user and currency.
+    Accounts = 3,
+    /// Remembered ids, sorted by time.
+    Ids = 4,
+}
+
+/// Some records of one section.
+#[derive(Clone, Debug)]
+pub struct CheckpointRecords {
+    /// Which section.
+    pub section: Section,
+    /// Whole records, as `ledger` lays them out.
+    pub records: Bytes,
+}
+
+/// Something the disk could not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// A write or a sync failed: the log is poisoned, the process must end. Never tried again.
+    Poisoned,
+    /// Out of space; nothing was changed.
+    NoSpace,
+    /// Bytes that should be there do not verify.
+    Damage,
+    /// Anything else.
+    Other,
+}
+
+/// A disk request is done.
+#[derive(Clone, Debug)]
+pub enum DiskReply {
+    /// Of `LoadFile`. `None`: there is no such file.
+    FileLoaded {
+        /// Which.
+        name: FileName,
+        /// Its content.
+        bytes: Option<Bytes>,
+    },
+    /// Of `SaveFile`: it is durable.
+    FileSaved {
+        /// Which.
+        name: FileName,
+    },
+    /// Of `OpenLog` and `CreateLog`. `None`: there is no such log here.
+    LogOpened {
+        /// Which.
+        log: LogNumber,
+        /// What recovery found.
+        report: Option<LogReport>,
+        /// Reads recent entries.
+        view: Option<Arc<dyn LogView>>,
+    },
+    /// Of `Append`: everything up to this block is durable.
+    Durable {
+        /// Which log.
+        log: LogNumber,
+        /// The end that is durable.
+        end: LogEnd,
+    },
+    /// Of `CutLog`.
+    LogCut {
+        /// Which log.
+        log: LogNumber,
+        /// Bytes that were put aside.
+        aside_size: u64,
+    },
+    /// Of `ReadBlocks`.
+    BlocksRead {
+        /// Which log.
+        log: LogNumber,
+        /// Of the request.
+        ticket: u64,
+        /// Offset of the first block; where nothing was read, the offset that was asked for.
+        offset: u64,
+        /// Whole, verified blocks, end to end; empty at the end (or at `below`).
+        blocks: Bytes,
+    },
+    /// Of `ReadEntry`. `None`: this disk does not have it.
+    EntryRead {
+        /// Of the request.
+        ticket: u64,
+        /// Where.
+        place: Place,
+        /// The entry.
+        entry: Option<[u8; ENTRY_SIZE]>,
+    },
+    /// Of `PrepareSegment`: there is a spare one.
+    SegmentReady {
+        /// Which log.
+        log: LogNumber,
+    },
+    /// Of `MakeCheckpoint`.
+    CheckpointMade {
+        /// Which log.
+        log: LogNumber,
+        /// The new one.
+        info: CheckpointInfo,
+    },
+    /// Of `RetireSegments`.
+    Retired {
+        /// Which log.
+        log: LogNumber,
+        /// Offset of the first block that is kept.
+        first_offset: u64,
+    },
+    /// Of `LoadCheckpoint`. `None`: nothing more.
+    CheckpointLoaded {
+        /// Which log.
+        log: LogNumber,
+        /// Some records, and where to go on.
+        records: Option<(CheckpointRecords, u64)>,
+    },
+    /// Of `ReadCheckpoint`.
+    CheckpointRead {
+        /// Which log.
+        log: LogNumber,
+        /// Of the request.
+        ticket: u64,
+        /// Bytes of the whole file; 0 when there is none.
+        size: u64,
+        /// Offset of the bytes.
+        offset: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// Of `WriteCheckpoint`. `info` is there once it is complete, checked and durable.
+    CheckpointWritten {
+        /// Which log.
+        log: LogNumber,
+        /// The checkpoint.
+        info: Option<CheckpointInfo>,
+    },
+    /// Of `MeasureFreeSpace`.
+    FreeSpace {
+        /// Bytes.
+        size: u64,
+    },
+    /// Of `AdvanceReplica`: how far it got; ask again if that is below what was asked.
+    ReplicaAt {
+        /// Which log.
+        log: LogNumber,
+        /// The end that the replica stands for.
+        end: LogEnd,
+        /// Sum of the digests of its slots.
+        digest: u128,
+        /// Bytes of memory of the replica.
+        memory_size: u64,
+    },
+    /// Of `Audit`.
+    Audited {
+        /// Of the request.
+        ticket: u64,
+        /// Sums over all logs, by currency.
+        rows: Vec<AuditRow>,
+    },
+    /// The request could not be carried out.
+    Failed {
+        /// The request.
+        request: Box<DiskRequest>,
+        /// What kind of failure.
+        fault: DiskFault,
+        /// What and where, in words.
+        text: String,
+    },
+}
+
+/// Reads entries that were written lately without waiting for the disk.
+pub trait LogView: Send + Sync + fmt::Debug {
+    /// The entry at `place` if it lies in one of the last two segments; the caller proves that it
+    /// is the one it looks for. Bytes that were not appended yet may come back as anything.
+    fn recent_entry(&self, place: Place) -> Option<[u8; ENTRY_SIZE]>;
+}
+
+/// Carries out the requests of one lane.
+pub trait LaneWorker: Send {
+    /// Carries out all of `requests` in order and appends the replies. Appends among them share
+    /// one sync and one `Durable` of the last.
+    fn run(&mut self, requests: Vec<DiskRequest>, replies: &mut Vec<DiskReply>);
+}
+
+/// Gives out the workers of a disk, one per lane.
+pub trait Lanes: Send + Sync {
+    /// The worker of a lane; asked for once per lane.
+    fn worker(&self, lane: Lane) -> Box<dyn LaneWorker>;
+}
