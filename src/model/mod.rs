@@ -11,6 +11,7 @@ mod operation;
 mod position;
 mod random;
 mod receipt;
+mod section;
 #[cfg(feature = "daemon")]
 mod slot;
 
@@ -22,6 +23,7 @@ pub use operation::{AccountSettings, Flags, Kind, OPERATION_SIZE, Operation};
 pub use position::{Generation, LogEnd, LogTime, Place, RingEpoch, Seq, Slot, Term, TermStart};
 pub use random::Random;
 pub use receipt::{RECEIPT_SIZE, ROW_SIZE, Receipt, ReceiptFlags, Row};
+pub use section::Section;
 #[cfg(feature = "daemon")]
 pub use slot::user_slot;
 

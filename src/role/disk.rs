@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::{ClusterId, ENTRY_SIZE, LogEnd, LogNumber, Place, Seq, TermStart};
+use crate::model::{ClusterId, ENTRY_SIZE, LogEnd, LogNumber, Place, Section, Seq, TermStart};
 use crate::protocol::AuditRow;
 
 /// What runs in order.
@@ -236,20 +236,6 @@ pub struct LogReport {
     pub torn: Option<String>,
     /// A block at or below `committed` does not verify, in words with its position.
     pub damage: Option<String>,
-}
-
-/// Sections of a checkpoint, in the order in which they are stored and loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Section {
-    /// Horizon, log time, epoch mark, activated slots.
-    Meta = 1,
-    /// Supply by currency.
-    Supply = 2,
-    /// Accounts, sorted by slot, user and currency.
-    Accounts = 3,
-    /// Remembered ids, sorted by time.
-    Ids = 4,
 }
 
 /// Some records of one section.

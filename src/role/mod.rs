@@ -13,7 +13,7 @@ use crate::protocol::Frame;
 
 pub use disk::{
     CheckpointInfo, CheckpointRecords, DiskFault, DiskReply, DiskRequest, FileName, Lane,
-    LaneWorker, Lanes, LogReport, LogView, Section,
+    LaneWorker, Lanes, LogReport, LogView,
 };
 pub use outbox::{Outbox, Piece};
 
