@@ -18,7 +18,7 @@ use crate::model::{NodeId, Slot, to_usize};
 )]
 pub fn node_key(ring_key: u128, node: NodeId, index: u32) -> Slot {
     let mut hasher = SipHasher24::new_with_keys(ring_key as u64, (ring_key >> 64) as u64);
-    let both = u64::from(index) << u32::BITS | u64::from(node.get());
+    let both = (u64::from(index) << u32::BITS) | u64::from(node.get());
     hasher.write(&both.to_le_bytes());
     Slot((hasher.finish() >> 48) as u16)
 }
