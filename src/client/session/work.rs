@@ -179,11 +179,12 @@ impl Answers<'_> {
 }
 
 impl Work {
-    pub(super) fn new(random: Random) -> Self {
+    pub(super) fn new(mut random: Random) -> Self {
         Self {
             batches: Vec::new(),
             batches_free: Vec::new(),
-            serial_last: 0,
+            // A random start: the key of another session's batch is none of this one.
+            serial_last: random.u64() >> 1,
             operation_count: 0,
             unanswered_count: 0,
             lines: Vec::new(),
