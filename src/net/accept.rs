@@ -158,22 +158,25 @@ impl Gate {
                 refuse_at_once(stream);
                 Knock::Gone
             }
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => {
-                    self.ready = false;
-                    Knock::Nobody
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.ready = false;
+                Knock::Nobody
+            }
+            Err(error)
+                if error.kind() == ErrorKind::Interrupted
+                    || error.kind() == ErrorKind::ConnectionAborted =>
+            {
+                Knock::Gone
+            }
+            Err(error) => {
+                self.say(now, lines, &format!("cannot accept error={error}"));
+                self.ready = false;
+                self.retry_at = Some(now.plus_ms(ACCEPT_PAUSE_MS));
+                if is_out_of_descriptors(&error) {
+                    self.turn_away();
                 }
-                ErrorKind::Interrupted | ErrorKind::ConnectionAborted => Knock::Gone,
-                _ => {
-                    self.say(now, lines, &format!("cannot accept error={error}"));
-                    self.ready = false;
-                    self.retry_at = Some(now.plus_ms(ACCEPT_PAUSE_MS));
-                    if is_out_of_descriptors(&error) {
-                        self.turn_away();
-                    }
-                    Knock::Nobody
-                }
-            },
+                Knock::Nobody
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! One connection: how far it is, what it may do, and by when.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use mio::net::TcpStream;
 
@@ -10,7 +10,7 @@ use super::send_queue::{SendQueue, Written};
 use super::{PEER_FRAME_COUNT_MAX, STALL_PROGRESS_SIZE};
 use crate::clock::Tick;
 use crate::model::to_usize;
-use crate::protocol::{FrameError, RefusalCode};
+use crate::protocol::RefusalCode;
 use crate::role::{DialId, Link, PeerId};
 
 /// How far a connection is.
@@ -59,6 +59,8 @@ pub(super) struct Hold {
     pub(super) by_role: bool,
     /// It takes its answers too slowly.
     pub(super) by_queue: bool,
+    /// It ends with this turn.
+    pub(super) by_ending: bool,
 }
 
 /// What is known of the socket's room for bytes of ours.
@@ -70,6 +72,8 @@ pub(super) struct Writing {
     pub(super) interest: bool,
     /// Bytes taken since the stall deadline was set.
     pub(super) progress_size: usize,
+    /// It takes nothing any more, and why. What the peer sent before is still read.
+    pub(super) broken: Option<String>,
 }
 
 /// By when something must have happened.
@@ -161,7 +165,12 @@ impl Connection {
 
     /// Whether frames of it may go to the role.
     pub(super) const fn may_read(&self) -> bool {
-        self.is_open() && !self.hold.by_role && !self.hold.by_queue && !self.reading.ended
+        let Hold {
+            by_role,
+            by_queue,
+            by_ending,
+        } = self.hold;
+        self.is_open() && !by_role && !by_queue && !by_ending
     }
 
     /// Whether serving it would find something to do.
@@ -218,7 +227,7 @@ impl Connection {
         if !self.intake.is_empty() {
             let kept = self.deliver_kept(peer, turn, pool, share);
             share -= kept.count;
-            if self.note(kept, frame_by)? == Rest::Frames {
+            if self.note(&kept, frame_by)? == Rest::Frames {
                 return Ok(self.more());
             }
         }
@@ -243,7 +252,7 @@ impl Connection {
         }
         self.intake.keep(bytes, pool);
         let progressed = 0 < done.count;
-        if self.note(done, frame_by)? == Rest::Frames {
+        if self.note(&done, frame_by)? == Rest::Frames {
             return Ok(self.more());
         }
         Ok(match (self.reading.ready, progressed) {
@@ -262,18 +271,22 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => (),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.reading.ready = false;
-                    return Ok(None);
+                    return self
+                        .writing
+                        .broken
+                        .take()
+                        .map_or(Ok(None), |text| Err(Ending::Failed(text)));
                 }
-                Err(error) => return Err(self.ended(Ending::Failed(error.to_string()))),
+                Err(error) => return Err(Ending::Failed(error.to_string())),
             }
         };
         if arrived.ended {
-            let ending = if self.intake.is_empty() {
+            self.reading.ended = true;
+            return Err(if self.intake.is_empty() {
                 Ending::Ended
             } else {
                 Ending::Failed("ended in the middle of a frame".to_owned())
-            };
-            return Err(self.ended(ending));
+            });
         }
         if arrived.drained && !self.reading.ending {
             self.reading.ready = false;
@@ -293,6 +306,15 @@ impl Connection {
         kept
     }
 
+    /// Nothing can be sent any more. What the peer sent before is read up to its end.
+    pub(super) fn note_broken(&mut self, error: &io::Error) {
+        self.writing.broken = Some(error.to_string());
+        self.queue = SendQueue::default();
+        self.deadlines.stall = None;
+        self.reading.ready = true;
+        self.reading.ending = true;
+    }
+
     /// Keeps the stall deadline: it moves only when the peer takes a fair amount.
     pub(super) fn note_written(&mut self, written: Written, now: Tick, stall_ms_max: u64) {
         self.writing.blocked = written.blocked;
@@ -310,8 +332,8 @@ impl Connection {
 
     /// Keeps the frame deadline: it runs from the first byte of a frame and is not moved by
     /// further bytes of the same one.
-    fn note(&mut self, done: Delivered, frame_by: Tick) -> Result<Rest, Ending> {
-        match done.end {
+    fn note(&mut self, done: &Delivered, frame_by: Tick) -> Result<Rest, Ending> {
+        match &done.end {
             End::Partial if self.intake.is_empty() => {
                 self.deadlines.frame = None;
                 Ok(Rest::NoFrames)
@@ -326,13 +348,8 @@ impl Connection {
                 self.deadlines.frame = None;
                 Ok(Rest::Frames)
             }
-            End::Broken(error) => Err(self.ended(broken(error))),
+            End::Broken(error) => Err(Ending::Broke(RefusalCode::Malformed, error.to_string())),
         }
-    }
-
-    fn ended(&mut self, ending: Ending) -> Ending {
-        self.reading.ended = true;
-        ending
     }
 
     /// Bytes taken with one read at most: a stranger costs no more than its hello.
@@ -361,8 +378,4 @@ impl Connection {
             Next::Again
         }
     }
-}
-
-fn broken(error: FrameError) -> Ending {
-    Ending::Broke(RefusalCode::Malformed, error.to_string())
 }

@@ -55,7 +55,7 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
             Signals::Ignored => None,
         };
         let sockets = Sockets::new(registry, limits, listeners, gate_token)?;
-        let mut event_loop = EventLoop {
+        let event_loop = EventLoop {
             role,
             out: Outbox::new(),
             poll,
@@ -229,7 +229,7 @@ impl EventLoop<'_> {
     fn leave(mut self) -> io::Result<()> {
         let start = self.clock.now().tick;
         let end = start.plus_ms(EXIT_FLUSH_MS_MAX);
-        let peers: Vec<_> = self.sockets.peers.ids().collect();
+        let peers: Vec<_> = self.sockets.peers.iter().map(|(peer, _)| peer).collect();
         for peer in peers {
             self.sockets.leave(peer, start);
         }

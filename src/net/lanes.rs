@@ -19,6 +19,7 @@ use crate::role::{DiskReply, DiskRequest, Lane, Lanes};
 
 /// What a thread tells the loop.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are replies")]
 pub(super) enum Report {
     /// A request is done.
     Reply(DiskReply),

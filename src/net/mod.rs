@@ -17,8 +17,6 @@ mod timers;
 mod transmit;
 
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod tests;
 
 use std::fmt;
@@ -122,6 +120,9 @@ pub enum Signals {
     Ignored,
 }
 
+/// Takes lines for the operator.
+pub type Say<'a> = Box<dyn FnMut(Level, &str) + 'a>;
+
 /// What a loop is given beside its role.
 pub struct Setup<'a> {
     /// Where peers come in.
@@ -135,7 +136,7 @@ pub struct Setup<'a> {
     /// Whether signals are answered.
     pub signals: Signals,
     /// Takes the lines for the operator.
-    pub say: Box<dyn FnMut(Level, &str) + 'a>,
+    pub say: Say<'a>,
     /// Called when the role says that it is ready.
     pub on_ready: Box<dyn FnMut() + 'a>,
 }

@@ -66,17 +66,18 @@ impl Peers {
         let connection = slot.connection.take()?;
         slot.generation += 1;
         if slot.generation < GENERATION_END {
-            let [low, ..] = halves(peer);
+            let [low, _] = halves(peer);
             self.free.push(low);
         }
         Some(connection)
     }
 
-    /// All numbers in use, by slot.
-    pub(super) fn ids(&self) -> impl Iterator<Item = PeerId> + '_ {
-        (0..)
-            .zip(&self.slots)
-            .filter_map(|(low, slot)| slot.connection.is_some().then(|| id(low, slot.generation)))
+    /// All connections, by slot.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, &Connection)> {
+        (0..).zip(&self.slots).filter_map(|(low, slot)| {
+            let connection = slot.connection.as_deref()?;
+            Some((id(low, slot.generation), connection))
+        })
     }
 
     fn slot_count(&self) -> u32 {
@@ -95,15 +96,12 @@ pub(super) const fn peer_of(token: Token) -> PeerId {
 }
 
 const fn id(slot: u32, generation: u32) -> PeerId {
-    PeerId(slot as u64 | (generation as u64) << 32)
+    PeerId(slot as u64 | ((generation as u64) << 32))
 }
 
 fn halves(peer: PeerId) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = peer.0.to_le_bytes();
-    [
-        u32::from_le_bytes([a, b, c, d]),
-        u32::from_le_bytes([e, f, g, h]),
-    ]
+    let half = |value: u64| u32::try_from(value).expect("half of the bits");
+    [half(peer.0 & u64::from(u32::MAX)), half(peer.0 >> 32)]
 }
 
 fn index(peer: PeerId) -> usize {

@@ -170,9 +170,10 @@ impl Sockets {
 
     /// Serves who is ready, in turns, until nobody is or the turn is full.
     pub(super) fn read(&mut self, turn: &mut Turn<'_>) {
-        for peer in std::mem::take(&mut self.later) {
-            self.list(peer);
+        for index in 0..self.later.len() {
+            self.list(self.later[index]);
         }
+        self.later.clear();
         while !turn.is_full()
             && let Some(peer) = self.ready.pop_front()
         {
@@ -203,6 +204,7 @@ impl Sockets {
                 next
             }
             Err(ending) => {
+                connection.hold.by_ending = true;
                 self.endings.push((peer, ending));
                 Next::Rest
             }
@@ -282,7 +284,7 @@ impl Sockets {
                 )),
             },
         };
-        connection.reading.ended = true;
+        connection.hold.by_ending = true;
         self.endings.push((peer, ending));
     }
 
@@ -376,6 +378,10 @@ impl Sockets {
                 return;
             }
         };
+        if connection.writing.broken.is_some() {
+            self.fail(peer, reason);
+            return;
+        }
         connection.phase = Phase::Flushing;
         connection.intake.release(&mut self.pool);
         connection.deadlines.frame = None;

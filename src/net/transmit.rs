@@ -27,7 +27,7 @@ impl Sockets {
         let Some(connection) = self.peers.get_mut(peer) else {
             return;
         };
-        if !connection.is_open() {
+        if !connection.is_open() || connection.writing.broken.is_some() {
             return;
         }
         if connection.writing.blocked || !connection.queue.is_empty() {
@@ -59,6 +59,9 @@ impl Sockets {
         let Some(connection) = self.peers.get_mut(peer) else {
             return;
         };
+        if connection.writing.broken.is_some() {
+            return;
+        }
         let result = if connection.writing.blocked {
             Ok(Written {
                 size: 0,
@@ -77,6 +80,9 @@ impl Sockets {
         };
         match connection.phase {
             Phase::Dialing(_) => self.remove(peer),
+            Phase::Strange | Phase::Established if connection.writing.broken.is_some() => {
+                self.remove(peer);
+            }
             Phase::Strange | Phase::Established => {
                 connection.phase = Phase::Flushing;
                 self.flush(peer, now);
@@ -86,12 +92,9 @@ impl Sockets {
     }
 
     /// Whether a connection that is over still has bytes to send.
-    pub(super) fn is_flushing(&mut self) -> bool {
-        let peers: Vec<PeerId> = self.peers.ids().collect();
-        peers.into_iter().any(|peer| {
-            let connection = self.peers.get_mut(peer);
-            connection.is_some_and(|connection| connection.phase == Phase::Flushing)
-        })
+    pub(super) fn is_flushing(&self) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|(_, connection)| connection.phase == Phase::Flushing)
     }
 
     fn after_write(&mut self, peer: PeerId, result: io::Result<Written>, now: Tick) {
@@ -120,6 +123,10 @@ impl Sockets {
                 if connection.phase == Phase::Flushing && connection.queue.is_empty() {
                     self.finish(peer, now);
                 }
+            }
+            Err(error) if connection.may_read() => {
+                connection.note_broken(&error);
+                self.list(peer);
             }
             Err(error) if is_open => self.fail(peer, CloseReason::Failed(error.to_string())),
             Err(_already_over_for_the_role) => self.remove(peer),
