@@ -297,6 +297,14 @@ impl Front {
         out.effect(Effect::Close { peer, reason });
     }
 
+    /// No client counts as silent before a full period from now on.
+    pub(super) fn forgive_clients(&mut self, now: Tick) {
+        let indexes: Vec<u32> = self.clients.indexes().collect();
+        for index in indexes {
+            self.clients.at_mut(index).heard_at = now;
+        }
+    }
+
     /// Asks silent clients for a sign of life and closes those that gave none.
     pub(super) fn tick_clients(&mut self, now: Tick, out: &mut Outbox) {
         if now < self.clients_due {

@@ -70,6 +70,10 @@ impl Front {
             self.fail_ask(&ask, ResultCode::Unavailable, "the backup is away", out);
             return;
         };
+        if !self.is_serving() {
+            self.fail_ask(&ask, ResultCode::Unavailable, "this front is ending", out);
+            return;
+        }
         if self.asks.pending.len() == ASK_COUNT_MAX {
             self.fail_ask(&ask, ResultCode::Busy, "too many questions", out);
             return;

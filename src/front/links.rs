@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 
 use super::clients::{common_version, hello_mismatch};
-use super::{Front, Peer, say};
+use super::{Front, NEVER, Peer, say};
 use crate::clock::{Now, Tick};
 use crate::limits::{LINK_FRAME_SIZE_MAX, LINK_PING_MS, LINK_SILENCE_MS_MAX, REDIAL_MS};
 use crate::model::NodeId;
@@ -19,11 +19,6 @@ use crate::role::{CloseReason, DialId, Effect, Level, Outbox, PeerId};
 
 /// Longest pause between two dials: a part that came back is found within a second.
 const REDIAL_MS_MAX: u64 = 1_000;
-
-/// A turn that comes so late after the last one means that this process slept: silence of the
-/// others then proves nothing.
-const OWN_PAUSE_MS: u64 = LINK_SILENCE_MS_MAX / 2;
-const _: () = assert!(2 * LINK_PING_MS < OWN_PAUSE_MS);
 
 /// What a link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +67,7 @@ pub(super) struct DialedLink {
     pub(super) state: LinkState,
     pub(super) dial_at: Tick,
     pause_ms: u64,
-    heard_at: Tick,
+    pub(super) heard_at: Tick,
     ping_at: Tick,
 }
 
@@ -151,11 +146,6 @@ impl Front {
 
     /// Dials, pings, and closes what is silent.
     pub(super) fn tick_links(&mut self, now: Tick, out: &mut Outbox) {
-        if OWN_PAUSE_MS * 1_000_000 < now.since(self.turned_at) {
-            for link in &mut self.links {
-                link.heard_at = now;
-            }
-        }
         if now < self.links_due {
             return;
         }
@@ -166,7 +156,7 @@ impl Front {
             }
         }
         let next = self.links.iter().filter_map(DialedLink::due).min();
-        self.links_due = next.unwrap_or(Tick(u64::MAX));
+        self.links_due = next.unwrap_or(NEVER);
     }
 
     fn tick_link(&mut self, now: Tick, index: u16, out: &mut Outbox) {

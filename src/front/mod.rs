@@ -167,6 +167,14 @@ pub struct Front {
     sweep: Vec<u32>,
 }
 
+/// A turn that comes so late after the last one, while there is a timer for every ping, means
+/// that this process slept.
+const OWN_PAUSE_MS: u64 = limits::LINK_SILENCE_MS_MAX / 2;
+const _: () = assert!(2 * limits::LINK_PING_MS < OWN_PAUSE_MS);
+
+/// No time to wait for.
+const NEVER: Tick = Tick(u64::MAX);
+
 /// What is behind a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
@@ -292,6 +300,16 @@ impl Front {
         });
     }
 
+    /// Silence of the others proves nothing while this process slept: all get a full period.
+    fn forgive_own_pause(&mut self, now: Tick) {
+        if OWN_PAUSE_MS * 1_000_000 < now.since(self.turned_at) {
+            for link in &mut self.links {
+                link.heard_at = now;
+            }
+            self.forgive_clients(now);
+        }
+    }
+
     fn say_ready_once(&mut self, out: &mut Outbox) {
         if !self.is_ready && (self.is_own_router_up() || self.is_any_router_up()) {
             self.is_ready = true;
@@ -331,6 +349,7 @@ impl Role for Front {
         if self.phase == Phase::Ended {
             return;
         }
+        self.forgive_own_pause(now.tick);
         self.tick_links(now.tick, out);
         self.tick_clients(now.tick, out);
         self.tick_asks(now.tick, out);
@@ -352,8 +371,9 @@ impl Role for Front {
             Phase::Ended => return None,
         };
         let clients = (self.clients.count() != 0).then_some(self.clients_due);
+        let links = (self.links_due != NEVER).then_some(self.links_due);
         [
-            Some(self.links_due),
+            links,
             self.flight.deadlines.next(),
             self.flight.retries.next(),
             self.asks.deadline(),

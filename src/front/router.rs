@@ -272,7 +272,8 @@ impl Front {
 
     /// A node works by a newer table: asks the backup for it, once for each epoch.
     fn ask_for_table(&mut self, epoch: RingEpoch, out: &mut Outbox) {
-        if epoch <= self.epoch().max(self.epoch_asked) {
+        let known = self.epoch().max(self.epoch_asked);
+        if epoch <= known || !self.options.roles.routes() {
             return;
         }
         if let Some(peer) = self.backup_peer() {
