@@ -33,6 +33,8 @@ pub(super) struct Candidate {
     pub(super) route: Route,
     /// Operations that it has not answered yet.
     pub(super) load: u32,
+    /// It takes one more frame now.
+    pub(super) has_room: bool,
 }
 
 /// Chooses routers.
@@ -104,6 +106,7 @@ mod tests {
                     Route::Remote(index)
                 },
                 load: *load,
+                has_room: true,
             })
             .collect()
     }

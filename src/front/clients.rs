@@ -13,8 +13,8 @@ use crate::limits::{
 };
 use crate::model::ClusterId;
 use crate::protocol::{
-    Frame, Header, Hello, Message, Operations, PeerRole, ReceiptsWriter, RefusalCode, Refused,
-    VERSION_MAX, VERSION_MIN, Welcome,
+    Frame, Header, Hello, Message, Operations, PeerRole, RefusalCode, Refused, VERSION_MAX,
+    VERSION_MIN, Welcome,
 };
 use crate::role::{Effect, Outbox, PeerId};
 
@@ -31,12 +31,21 @@ pub(super) enum ClientPhase {
     Closing,
 }
 
+/// Who sends requests on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A user of the ledger.
+    Client,
+    /// Another front's balancer: the router of this process serves it, and nobody else.
+    Front,
+}
+
 /// One accepted connection.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) peer: PeerId,
     pub(super) phase: ClientPhase,
-    pub(super) is_front: bool,
+    pub(super) origin: Origin,
     pub(super) is_paused: bool,
     /// Request frames without all their receipts.
     pub(super) frame_count: u32,
@@ -75,7 +84,7 @@ impl Front {
         let key = self.clients.insert(Client {
             peer,
             phase: ClientPhase::Strange,
-            is_front: false,
+            origin: Origin::Client,
             is_paused: false,
             frame_count: 0,
             heard_at: now,
@@ -129,8 +138,11 @@ impl Front {
     fn on_hello(&mut self, now: Now, key: Key, hello: &Hello, out: &mut Outbox) {
         match self.judge_hello(hello) {
             Ok((version, cluster)) => {
-                let is_front = hello.role == PeerRole::Front;
-                self.welcome(now, key, is_front, (version, cluster), out);
+                let origin = match hello.role {
+                    PeerRole::Front => Origin::Front,
+                    PeerRole::Client | PeerRole::Node | PeerRole::Backup => Origin::Client,
+                };
+                self.welcome(now, key, origin, (version, cluster), out);
             }
             Err((code, text)) => self.refuse_client(key, code, &text, out),
         }
@@ -168,20 +180,19 @@ impl Front {
         &mut self,
         now: Now,
         key: Key,
-        is_front: bool,
+        origin: Origin,
         (version, cluster): (u16, ClusterId),
         out: &mut Outbox,
     ) {
-        let frame_size_max = if is_front {
-            LINK_FRAME_SIZE_MAX
-        } else {
-            FRAME_SIZE_MAX
+        let frame_size_max = match origin {
+            Origin::Client => FRAME_SIZE_MAX,
+            Origin::Front => LINK_FRAME_SIZE_MAX,
         };
         let frames_in_flight_max = self.options.limits.client_frame_count_max;
-        let is_paused = self.is_paused && !is_front;
+        let is_paused = self.is_paused && origin == Origin::Client;
         let client = self.client(key);
         client.phase = ClientPhase::Established;
-        client.is_front = is_front;
+        client.origin = origin;
         client.is_paused = is_paused;
         let peer = client.peer;
         let welcome = Welcome {
@@ -229,8 +240,30 @@ impl Front {
             Message::Pong { .. } => (),
             Message::StatusAsk => self.ask(now.tick, key, (request, AskKind::Status), out),
             Message::AuditAsk => self.ask(now.tick, key, (request, AskKind::Audit), out),
-            other => {
-                let text = format!("a front takes no {} from a client", other.kind().name());
+            Message::Hello(_)
+            | Message::Welcome(_)
+            | Message::Refused(_)
+            | Message::Goaway
+            | Message::Receipts(_)
+            | Message::Rows { .. }
+            | Message::StatusTold { .. }
+            | Message::AuditTold { .. }
+            | Message::Register(_)
+            | Message::Granted(_)
+            | Message::Append(_)
+            | Message::Appended(_)
+            | Message::Resend { .. }
+            | Message::Beat(_)
+            | Message::Confirmed(_)
+            | Message::Fetch(_)
+            | Message::Fetched(_)
+            | Message::CheckpointAsk(_)
+            | Message::CheckpointPart(_)
+            | Message::EntryAsk { .. }
+            | Message::EntryRead(_)
+            | Message::Follow
+            | Message::Table(_) => {
+                let text = format!("a front takes no {} from a client", header.kind.name());
                 self.refuse_client(key, RefusalCode::Unexpected, &text, out);
             }
         }
@@ -245,26 +278,20 @@ impl Front {
         out: &mut Outbox,
     ) {
         let limits = self.options.limits;
-        let epoch = self.epoch();
         let client = self.client(key);
         if limits.client_frame_count_max <= client.frame_count {
             let text = format!("{} requests are in flight", client.frame_count);
             self.refuse_client(key, RefusalCode::TooManyFrames, &text, out);
             return;
         }
-        if operations.is_empty() {
-            let buffer = out.buffer(client.peer);
-            ReceiptsWriter::begin(buffer, request, epoch).finish(buffer);
-            return;
-        }
         client.frame_count += 1;
-        let is_front = client.is_front;
+        let origin = client.origin;
         let deadline_ms = match deadline_ms {
             0 => limits.deadline_ms_default,
             ms => ms.min(DEADLINE_MS_MAX),
         };
         let deadline = now.plus_ms(u64::from(deadline_ms));
-        let batch = self.flight.begin(key, request, deadline, is_front);
+        let batch = self.flight.begin(key, request, deadline, origin);
         self.admit(batch, operations);
     }
 
@@ -347,7 +374,7 @@ impl Front {
         let indexes: Vec<u32> = self.clients.indexes().collect();
         for index in indexes {
             let client = self.clients.at_mut(index);
-            if !client.is_open() || client.is_front {
+            if !client.is_open() || client.origin == Origin::Front {
                 continue;
             }
             client.is_paused = is_paused;

@@ -11,7 +11,7 @@ use crate::model::to_usize;
 /// How far ahead a timer may lie.
 const SPAN_MS: u64 = 16_384;
 const _: () = assert!(DEADLINE_MS_MAX as u64 + 1_000 < SPAN_MS);
-const _: () = assert!(SPAN_MS % 64 == 0);
+const _: () = assert!(SPAN_MS.is_multiple_of(64));
 
 const NS_PER_MS: u64 = 1_000_000;
 const NONE: u32 = u32::MAX;

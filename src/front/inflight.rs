@@ -5,7 +5,7 @@
 //! allocated per operation once the front has seen its load. Which target an operation goes to
 //! and what a receipt means is decided in `router`; how frames to targets are filled, in `target`.
 
-use super::clients::Client;
+use super::clients::{Client, Origin};
 use super::deadlines::Wheel;
 use super::pool::{Key, Pool};
 use super::target::Target;
@@ -91,8 +91,7 @@ pub(super) struct Batch {
     pub(super) waiting_count: u32,
     /// How often it was tried again.
     pub(super) retry_count: u32,
-    /// It comes from another front's balancer: the router of this process serves it.
-    pub(super) from_front: bool,
+    pub(super) origin: Origin,
     /// Answers of this turn, as a list in [`Flight::answers`].
     answer_first: u32,
     answer_last: u32,
@@ -143,7 +142,7 @@ impl Flight {
         client: Key,
         request: u64,
         deadline: Tick,
-        from_front: bool,
+        origin: Origin,
     ) -> u32 {
         let key = self.batches.insert(Batch {
             client,
@@ -154,7 +153,7 @@ impl Flight {
             open_count: 0,
             waiting_count: 0,
             retry_count: 0,
-            from_front,
+            origin,
             answer_first: NONE,
             answer_last: NONE,
         });
@@ -236,9 +235,8 @@ impl Flight {
         }
     }
 
-    /// Ends an operation with its answer. If a copy is still at its target, the caller says so
-    /// by `outlived`.
-    fn end(&mut self, index: u32, receipt: Receipt, outlived: bool) {
+    /// Takes an operation out of its cell and its batch. Its load is the caller's to settle.
+    fn take(&mut self, index: u32) -> Op {
         let op = self.ops.remove_at(index);
         if op.previous != NONE {
             self.ops.at_mut(op.previous).next = op.next;
@@ -257,33 +255,35 @@ impl Flight {
         if op.stage == Stage::Waiting {
             batch.waiting_count -= 1;
         }
-        if outlived {
-            self.orphan_count += 1;
-        } else if let Some(target) = op.target {
-            self.targets[usize::from(target)].load -= 1;
-        }
-        self.answer(op.batch, receipt);
+        op
     }
 
     /// Ends an operation with the receipt of its target, whose copy was taken out of its frame.
     pub(super) fn settle(&mut self, index: u32, receipt: &Receipt) {
-        let op = self.ops.at(index);
+        let op = self.take(index);
         assert!(op.stage == Stage::Sent);
-        let receipt = Receipt {
-            index: op.index,
-            ..*receipt
-        };
-        self.end(index, receipt, false);
+        self.drop_load(op.target);
+        let index = op.index;
+        self.answer(op.batch, Receipt { index, ..*receipt });
     }
 
     /// Ends all operations of a batch whose time is up.
     pub(super) fn expire(&mut self, batch: u32) {
         while self.batches.at(batch).first != NONE {
-            let index = self.batches.at(batch).first;
-            let op = self.ops.at(index);
-            let receipt = Receipt::bare(op.index, op.code_at_deadline());
-            let outlived = op.stage == Stage::Sent;
-            self.end(index, receipt, outlived);
+            let op = self.take(self.batches.at(batch).first);
+            if op.stage == Stage::Sent {
+                // The copy at the target outlives its operation, and its load with it.
+                self.orphan_count += 1;
+            } else {
+                self.drop_load(op.target);
+            }
+            self.answer(batch, Receipt::bare(op.index, op.code_at_deadline()));
+        }
+    }
+
+    fn drop_load(&mut self, target: Option<u16>) {
+        if let Some(target) = target {
+            self.targets[usize::from(target)].load -= 1;
         }
     }
 

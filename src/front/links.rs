@@ -13,7 +13,8 @@ use crate::clock::{Now, Tick};
 use crate::limits::{LINK_FRAME_SIZE_MAX, LINK_PING_MS, LINK_SILENCE_MS_MAX, REDIAL_MS};
 use crate::model::NodeId;
 use crate::protocol::{
-    Frame, Hello, Message, PeerRole, RefusalCode, Refused, VERSION_MAX, VERSION_MIN, Welcome,
+    Frame, FrameKind, Header, Hello, Message, PeerRole, RefusalCode, Refused, VERSION_MAX,
+    VERSION_MIN, Welcome,
 };
 use crate::role::{CloseReason, DialId, Effect, Level, Outbox, PeerId};
 
@@ -117,10 +118,17 @@ pub(super) struct Breach {
 }
 
 impl Breach {
-    pub(super) fn malformed(what: impl ToString) -> Self {
+    fn unexpected(kind: FrameKind) -> Self {
+        Self {
+            code: RefusalCode::Unexpected,
+            text: format!("a front takes no {} here", kind.name()),
+        }
+    }
+
+    pub(super) fn malformed(text: String) -> Self {
         Self {
             code: RefusalCode::Malformed,
-            text: what.to_string(),
+            text,
         }
     }
 }
@@ -246,76 +254,113 @@ impl Front {
         message: Message<'_>,
         out: &mut Outbox,
     ) {
-        let link = self.link(index);
-        let (purpose, state) = (link.purpose, link.state);
-        let is_up = matches!(state, LinkState::Up(_));
-        let is_backup = purpose == Purpose::Backup;
-        let result = match message {
-            Message::Welcome(welcome) if !is_up => {
-                self.on_welcome(now.tick, index, &welcome, out);
-                return;
-            }
-            Message::Refused(refused) => {
-                self.on_link_refused(now.tick, index, &refused, out);
-                return;
-            }
-            Message::Ping if is_up => {
-                if let Some(peer) = link.peer() {
-                    let pong = Message::Pong {
-                        time_ms: now.wall_ms,
-                    };
-                    pong.write_for(out.buffer(peer), frame.header.request);
-                }
-                Ok(())
-            }
-            Message::Pong { .. } if is_up => Ok(()),
-            Message::Goaway if is_up => {
-                self.stop_link(index);
-                Ok(())
-            }
-            Message::Receipts(receipts) if is_up && !is_backup => {
-                self.on_receipts(now.tick, index, &frame.header, receipts, out)
-            }
-            Message::Rows { index: at, rows } if is_up && !is_backup => {
-                self.on_rows(index, frame.header.request, at, rows, out)
-            }
-            Message::Table(table) if is_up && is_backup => {
-                self.install_table(now.tick, &table, out)
-            }
-            Message::StatusTold { .. } | Message::AuditTold { .. } if is_up && is_backup => {
-                self.on_told(frame.header, &message, out);
-                Ok(())
-            }
-            other => Err(Breach {
-                code: RefusalCode::Unexpected,
-                text: format!("a front takes no {} here", other.kind().name()),
-            }),
+        let is_up = matches!(self.link(index).state, LinkState::Up(_));
+        let result = if let Message::Refused(refused) = message {
+            self.on_link_refused(now.tick, index, &refused, out);
+            Ok(())
+        } else if is_up {
+            self.on_up_message(now, index, &frame.header, message, out)
+        } else if let Message::Welcome(welcome) = message {
+            self.on_welcome(now.tick, index, &welcome, out)
+        } else {
+            Err(Breach::unexpected(frame.header.kind))
         };
         if let Err(breach) = result {
             self.refuse_link(now.tick, index, (breach.code, &breach.text), out);
         }
     }
 
-    fn on_welcome(&mut self, now: Tick, index: u16, welcome: &Welcome, out: &mut Outbox) {
+    fn on_up_message(
+        &mut self,
+        now: Now,
+        index: u16,
+        header: &Header,
+        message: Message<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Breach> {
+        let is_backup = self.link(index).purpose == Purpose::Backup;
+        match message {
+            Message::Ping => {
+                if let Some(peer) = self.link(index).peer() {
+                    let time_ms = now.wall_ms;
+                    Message::Pong { time_ms }.write_for(out.buffer(peer), header.request);
+                }
+                Ok(())
+            }
+            // A sign of life, noted when it came.
+            Message::Pong { .. } => Ok(()),
+            Message::Goaway => {
+                self.stop_link(index);
+                Ok(())
+            }
+            Message::Receipts(receipts) if !is_backup => {
+                self.on_receipts(now.tick, index, header, receipts, out)
+            }
+            Message::Rows { index: at, rows } if !is_backup => {
+                self.on_rows(index, (header.request, at), rows, out)
+            }
+            Message::Table(table) if is_backup => self.install_table(now.tick, &table, out),
+            Message::StatusTold { .. } | Message::AuditTold { .. } if is_backup => {
+                self.on_told(*header, &message, out);
+                Ok(())
+            }
+            Message::Hello(_)
+            | Message::Welcome(_)
+            | Message::Refused(_)
+            | Message::Request { .. }
+            | Message::Receipts(_)
+            | Message::Rows { .. }
+            | Message::StatusAsk
+            | Message::StatusTold { .. }
+            | Message::AuditAsk
+            | Message::AuditTold { .. }
+            | Message::Register(_)
+            | Message::Granted(_)
+            | Message::Append(_)
+            | Message::Appended(_)
+            | Message::Resend { .. }
+            | Message::Beat(_)
+            | Message::Confirmed(_)
+            | Message::Fetch(_)
+            | Message::Fetched(_)
+            | Message::CheckpointAsk(_)
+            | Message::CheckpointPart(_)
+            | Message::EntryAsk { .. }
+            | Message::EntryRead(_)
+            | Message::Follow
+            | Message::Table(_) => Err(Breach::unexpected(header.kind)),
+        }
+    }
+
+    fn on_welcome(
+        &mut self,
+        now: Tick,
+        index: u16,
+        welcome: &Welcome,
+        out: &mut Outbox,
+    ) -> Result<(), Breach> {
         let purpose = self.link(index).purpose;
         if welcome.role != purpose.role() {
-            let text = format!("expected a {}, found {:?}", purpose.name(), welcome.role);
-            self.refuse_link(now, index, (RefusalCode::Unexpected, &text), out);
-            return;
+            return Err(Breach {
+                code: RefusalCode::Unexpected,
+                text: format!("expected a {}, found {:?}", purpose.name(), welcome.role),
+            });
         }
         if common_version(welcome.version, welcome.version).is_none() {
-            let text = format!("it speaks version {}", welcome.version);
-            self.refuse_link(now, index, (RefusalCode::Version, &text), out);
-            return;
+            return Err(Breach {
+                code: RefusalCode::Version,
+                text: format!("it speaks version {}", welcome.version),
+            });
         }
         if let Some(text) = hello_mismatch(self.cluster, Some(welcome.cluster)) {
             let label = self.link(index).label();
-            say(out, Level::Alarm, format!("{label} refused: {text}"));
-            self.refuse_link(now, index, (RefusalCode::WrongCluster, &text), out);
-            return;
+            say(out, Level::Alarm, format!("{label} is refused: {text}"));
+            let code = RefusalCode::WrongCluster;
+            return Err(Breach { code, text });
         }
         self.cluster = Some(welcome.cluster);
         self.establish_link(now, index, welcome, out);
+        Ok(())
     }
 
     fn establish_link(&mut self, now: Tick, index: u16, welcome: &Welcome, out: &mut Outbox) {

@@ -225,9 +225,8 @@ impl Front {
     fn add_link(&mut self, link: DialedLink) -> u16 {
         let index =
             u16::try_from(self.links.len()).expect("links are bounded by nodes and options");
-        let is_node = matches!(link.purpose, Purpose::Node(_));
+        self.flight.targets.push(Target::new(link.purpose));
         self.links.push(link);
-        self.flight.targets.push(Target::new(is_node));
         self.links_due = Tick(0);
         index
     }

@@ -32,7 +32,6 @@ impl Key {
     }
 
     /// The cell.
-    #[expect(clippy::cast_possible_truncation, reason = "24 bits are left")]
     pub(super) const fn index(self) -> u32 {
         (self.0 & INDEX_MASK) as u32
     }
@@ -78,7 +77,7 @@ impl<T> Pool<T> {
             cell.generation = (cell.generation + 1) & GENERATION_MASK;
             cell.generation = cell.generation.max(1);
             cell.value = Some(value);
-            return Key(cell.generation << INDEX_BITS | u64::from(index));
+            return Key((cell.generation << INDEX_BITS) | u64::from(index));
         }
         let index = to_u64(self.cells.len());
         assert!(index <= INDEX_MASK);
@@ -86,7 +85,7 @@ impl<T> Pool<T> {
             generation: 1,
             value: Some(value),
         });
-        Key(1 << INDEX_BITS | index)
+        Key((1 << INDEX_BITS) | index)
     }
 
     /// The value, if it is still there.
@@ -124,7 +123,7 @@ impl<T> Pool<T> {
     /// The key of the value in a cell.
     pub(super) fn key_at(&self, index: u32) -> Key {
         let cell = &self.cells[to_usize(u64::from(index))];
-        Key(cell.generation << INDEX_BITS | u64::from(index))
+        Key((cell.generation << INDEX_BITS) | u64::from(index))
     }
 
     /// Takes the value out of a cell that holds one; panics else.

@@ -7,6 +7,7 @@
 
 use super::Front;
 use super::balancer::{Candidate, Route};
+use super::clients::Origin;
 use super::inflight::{Arrival, NONE, Stage};
 use super::links::{Breach, LinkState, Purpose};
 use super::pool::Key;
@@ -44,37 +45,39 @@ impl Front {
 
     /// The router for a batch. Another front's batch is never handed on: two balancers that name
     /// each other would play ping-pong with it.
-    fn pick_route(&mut self, from_front: bool) -> Option<Route> {
+    fn pick_route(&mut self, origin: Origin) -> Option<Route> {
         let has_routers = self.options.roles.balances() && !self.options.routers.is_empty();
-        if from_front || !has_routers {
+        if origin == Origin::Front || !has_routers {
             return self.options.roles.routes().then_some(Route::Own);
         }
-        self.list_routers(true);
-        if self.candidates.is_empty() {
-            self.list_routers(false);
-        }
+        self.list_routers();
         self.balancer.pick(&self.candidates)
     }
 
-    /// Routers that are up, the own one first; on demand only those that take a frame now.
-    fn list_routers(&mut self, with_room: bool) {
+    /// Routers that are up, the own one first; of these, if there are any, only those that take
+    /// a frame now.
+    fn list_routers(&mut self) {
         self.candidates.clear();
         if self.is_own_router_up() {
             let nodes = self.flight.targets.iter().filter(|target| target.is_node);
             self.candidates.push(Candidate {
                 route: Route::Own,
                 load: nodes.map(|target| target.load).sum(),
+                has_room: true,
             });
         }
         let targets = self.links.iter().zip(&self.flight.targets);
         for (index, (link, target)) in (0_u16..).zip(targets) {
-            if link.purpose == Purpose::Router && target.usable && (target.has_room() || !with_room)
-            {
+            if link.purpose == Purpose::Router && target.usable {
                 self.candidates.push(Candidate {
                     route: Route::Remote(index),
                     load: target.load,
+                    has_room: target.has_room(),
                 });
             }
+        }
+        if self.candidates.iter().any(|candidate| candidate.has_room) {
+            self.candidates.retain(|candidate| candidate.has_room);
         }
     }
 
@@ -97,7 +100,7 @@ impl Front {
             self.refuse_all(batch, operations, ResultCode::Busy);
             return;
         }
-        let route = self.pick_route(self.flight.batches.at(batch).from_front);
+        let route = self.pick_route(self.flight.batches.at(batch).origin);
         let node_share = max.div_ceil(FRONT_NODE_SHARE_DIVISOR);
         let not_now = self.away_code();
         for (index, bytes) in (0_u16..).zip(operations.arrays()) {
@@ -182,9 +185,9 @@ impl Front {
         if entry.waiting_count == 0 {
             return;
         }
-        let (first, from_front) = (entry.first, entry.from_front);
+        let (first, origin) = (entry.first, entry.origin);
         let is_some_under_way = entry.waiting_count < entry.open_count;
-        let route = self.pick_route(from_front);
+        let route = self.pick_route(origin);
         self.held_users.clear();
         if is_some_under_way {
             self.note_users_under_way(first);
@@ -236,7 +239,7 @@ impl Front {
     ) -> Result<(), Breach> {
         let frame = Key::from_number(header.request);
         for receipt in receipts.iter() {
-            let receipt = receipt.map_err(Breach::malformed)?;
+            let receipt = receipt.map_err(|error| Breach::malformed(error.to_string()))?;
             let taken = self.flight.take_answered(link, frame, receipt.index);
             let Some(op) = taken.map_err(|NotAsked| not_asked(header.request, receipt.index))?
             else {
@@ -286,8 +289,7 @@ impl Front {
     pub(super) fn on_rows(
         &mut self,
         link: u16,
-        request: u64,
-        index: u16,
+        (request, index): (u64, u16),
         rows: Rows<'_>,
         out: &mut Outbox,
     ) -> Result<(), Breach> {

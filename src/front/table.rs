@@ -3,7 +3,7 @@
 //! The authority computes the table; a look-up here is one hash and one read. The newest table is
 //! kept while the backup is away, and one that is older than it is never taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::links::{Breach, DialedLink, LinkState, Purpose};
 use super::{Front, say};
@@ -11,6 +11,7 @@ use crate::clock::Tick;
 use crate::limits::SLOT_COUNT;
 use crate::model::{Generation, NodeId, RingEpoch, UserId, to_usize, user_slot};
 use crate::protocol::{Member, MemberState, SlotRun, Table};
+use crate::ring::{OwnedRun, SlotTable};
 use crate::role::{Level, Outbox};
 
 const NOBODY: u16 = u16::MAX;
@@ -58,26 +59,26 @@ impl Front {
             return Ok(());
         }
         // Read all of it before anything changes.
-        let members: Vec<Member> = collect(table.members.iter())?;
-        let runs: Vec<SlotRun> = collect(table.runs.iter())?;
-        let nodes: BTreeMap<u32, NodeId> = members
-            .iter()
-            .map(|member| (member.node.get(), member.node))
-            .collect();
-        if let Some(run) = runs
-            .iter()
-            .find(|run| run.node != 0 && !nodes.contains_key(&run.node))
-        {
-            return Err(Breach::malformed(format!(
-                "slots of node {}, which is no member",
-                run.node
-            )));
+        let members: Result<Vec<Member>, _> = table.members.iter().collect();
+        let members = members.map_err(|error| malformed(&error))?;
+        let nodes: BTreeSet<u32> = members.iter().map(|member| member.node.get()).collect();
+        let mut runs = Vec::with_capacity(table.runs.len());
+        for run in table.runs.iter() {
+            let SlotRun { slots, node } = run.map_err(|error| malformed(&error))?;
+            if node != 0 && !nodes.contains(&node) {
+                let text = format!("slots of node {node}, which is no member");
+                return Err(Breach::malformed(text));
+            }
+            let node = NodeId::new(node);
+            runs.push(OwnedRun { slots, node });
         }
+        let slots = SlotTable::from_runs(table.ring_epoch, runs).map_err(|e| malformed(&e))?;
         let links = self.link_members(now, &members, out);
         let mut owners = vec![NOBODY; to_usize(u64::from(SLOT_COUNT))];
-        for run in &runs {
-            let owner = links.get(&run.node).copied().unwrap_or(NOBODY);
-            owners[run.slots.first.index()..=run.slots.last.index()].fill(owner);
+        for OwnedRun { slots, node } in slots.runs() {
+            let link = node.and_then(|node| links.get(&node.get()));
+            let link = link.copied().unwrap_or(NOBODY);
+            owners[slots.first.index()..=slots.last.index()].fill(link);
         }
         self.routing = Some(Routing {
             generation: table.generation,
@@ -155,8 +156,6 @@ impl Front {
     }
 }
 
-fn collect<T, E: ToString>(items: impl Iterator<Item = Result<T, E>>) -> Result<Vec<T>, Breach> {
-    items
-        .map(|item| item.map_err(|error| Breach::malformed(error.to_string())))
-        .collect()
+fn malformed(error: &impl ToString) -> Breach {
+    Breach::malformed(error.to_string())
 }

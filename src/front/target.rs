@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use super::inflight::{Flight, Stage};
+use super::links::Purpose;
 use super::pool::{Key, Pool};
 use crate::clock::Tick;
 use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX};
@@ -50,10 +51,10 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(is_node: bool) -> Self {
+    pub(super) fn new(purpose: Purpose) -> Self {
         Self {
             usable: false,
-            is_node,
+            is_node: matches!(purpose, Purpose::Node(_)),
             frame_count_max: 1,
             load: 0,
             queue: VecDeque::new(),
