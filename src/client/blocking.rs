@@ -39,8 +39,10 @@ enum Wait {
 /// on any of the fronts, until the deadline.
 ///
 /// A client is `Send` but its calls need `&mut`: one thread at a time. Give each thread a client
-/// of its own. It has no thread in the background; a connection that was idle for long may have
-/// been closed by the front, and is then made again by the next call.
+/// of its own. It has no thread in the background: bytes move only during calls. So after
+/// [`Client::submit`] call [`Client::poll`] or [`Client::wait`] soon; a front closes a connection
+/// whose frame stays half sent for 5 s or whose answers stay untaken for 10 s, and one that was
+/// silent for a minute. The next call makes a new one and sends again what was not answered.
 #[derive(Debug)]
 pub struct Client {
     session: Session,

@@ -35,9 +35,7 @@ impl IdMaker {
         }
     }
 
-    /// The server said that it is `server_ms` now.
-    ///
-    /// What the message took to come makes this clock late by as much, never early.
+    /// The server said that it is `server_ms` now, the way of its message added.
     pub(super) const fn correct(&mut self, now: Now, server_ms: u64) {
         self.anchor = Some((now.tick, server_ms));
     }

@@ -43,7 +43,7 @@ enum Phase {
     /// Asked for.
     Dialing,
     /// There; the welcome is awaited.
-    Greeting { until: Tick },
+    Greeting { since: Tick },
     /// There.
     Ready,
 }
@@ -79,7 +79,7 @@ pub(super) struct Link {
     sent_size: u64,
     /// Since when nothing was heard that should have been.
     quiet_since: Tick,
-    pong_until: Option<Tick>,
+    pinged_at: Option<Tick>,
     leave_at: Option<Tick>,
 }
 
@@ -112,7 +112,7 @@ impl Link {
             out: BytesMut::new(),
             sent_size: 0,
             quiet_since: Tick(0),
-            pong_until: None,
+            pinged_at: None,
             leave_at: None,
         }
     }
@@ -185,9 +185,7 @@ impl Link {
 
     pub(super) fn connected(&mut self, now: Tick) {
         assert!(self.phase == Phase::Dialing && self.out.is_empty());
-        self.phase = Phase::Greeting {
-            until: now.plus_ms(HANDSHAKE_MS_MAX),
-        };
+        self.phase = Phase::Greeting { since: now };
         self.sent_size = 0;
         let hello = Hello {
             version_min: VERSION_MIN,
@@ -200,10 +198,11 @@ impl Link {
         Message::Hello(hello).write(&mut self.out);
     }
 
-    pub(super) fn welcome(&mut self, now: Tick, welcome: &Welcome) -> Result<(), ClientError> {
-        if self.is_ready() {
+    /// Takes the welcome; returns how many milliseconds it was on its way, about.
+    pub(super) fn welcome(&mut self, now: Tick, welcome: &Welcome) -> Result<u64, ClientError> {
+        let Phase::Greeting { since } = self.phase else {
             return Err(ClientError::protocol("a second welcome"));
-        }
+        };
         if welcome.version < VERSION_MIN || VERSION_MAX < welcome.version {
             return Err(ClientError::VersionUnsupported {
                 version_min: welcome.version,
@@ -237,7 +236,7 @@ impl Link {
         }
         self.phase = Phase::Ready;
         self.quiet_since = now;
-        Ok(())
+        Ok(half_ms(since, now))
     }
 
     /// What a refusal by the front means.
@@ -277,9 +276,11 @@ impl Link {
         self.failure_count = 0;
     }
 
-    /// The sign of life came. False if none was asked for.
-    pub(super) const fn pong(&mut self) -> bool {
-        self.pong_until.take().is_some()
+    /// The sign of life came. Returns how many milliseconds it was on its way, about; `None` if
+    /// nobody asked for it.
+    pub(super) fn pong(&mut self, now: Tick) -> Option<u64> {
+        let since = self.pinged_at.take()?;
+        Some(half_ms(since, now))
     }
 
     /// The front takes no new requests.
@@ -289,8 +290,8 @@ impl Link {
     }
 
     pub(super) fn ping(&mut self, now: Tick) {
-        if self.is_ready() && self.pong_until.is_none() {
-            self.pong_until = Some(now.plus_ms(PONG_MS_MAX));
+        if self.is_ready() && self.pinged_at.is_none() {
+            self.pinged_at = Some(now);
             Message::Ping.write(&mut self.out);
         }
     }
@@ -312,7 +313,7 @@ impl Link {
         self.address = (self.address + 1) % self.address_count;
         self.out.clear();
         self.must_dial = false;
-        self.pong_until = None;
+        self.pinged_at = None;
         self.leave_at = None;
         let round = self.failure_count.div_euclid(self.address_count);
         self.phase = if round == 0 {
@@ -341,13 +342,14 @@ impl Link {
                     self.phase = Phase::Down;
                 }
             }
-            Phase::Greeting { until } => {
-                if until <= now {
+            Phase::Greeting { since } => {
+                if since.plus_ms(HANDSHAKE_MS_MAX) <= now {
                     return Err(Leave::Silent);
                 }
             }
             Phase::Ready => {
-                if self.pong_until.is_some_and(|until| until <= now) {
+                let pong_until = self.pinged_at.map(|at| at.plus_ms(PONG_MS_MAX));
+                if pong_until.is_some_and(|until| until <= now) {
                     return Err(Leave::Silent);
                 }
                 if self.leave_at.is_some_and(|at| at <= now || !is_awaiting) {
@@ -366,17 +368,24 @@ impl Link {
         let is_awaiting = 0 < frame_count;
         match self.phase {
             Phase::Down | Phase::Dialing => None,
-            Phase::Pausing { until } | Phase::Greeting { until } => Some(until),
+            Phase::Pausing { until } => Some(until),
+            Phase::Greeting { since } => Some(since.plus_ms(HANDSHAKE_MS_MAX)),
             Phase::Ready => {
-                let ping_at = (is_awaiting && self.pong_until.is_none())
+                let pong_until = self.pinged_at.map(|at| at.plus_ms(PONG_MS_MAX));
+                let ping_at = (is_awaiting && pong_until.is_none())
                     .then(|| self.quiet_since.plus_ms(SILENCE_PING_MS));
-                [ping_at, self.pong_until, self.leave_at]
+                [ping_at, pong_until, self.leave_at]
                     .into_iter()
                     .flatten()
                     .min()
             }
         }
     }
+}
+
+/// Half of the time from asking to answer, in milliseconds rounded down.
+fn half_ms(since: Tick, now: Tick) -> u64 {
+    now.since(since).div_euclid(2_000_000)
 }
 
 /// Why a connection is given up.

@@ -98,7 +98,8 @@ enum Progress {
     Waiting,
     InFlight,
     Told,
-    Late,
+    /// It could not be answered now, or not before its deadline.
+    Failed(ResultCode),
 }
 
 #[derive(Debug)]
@@ -301,8 +302,8 @@ impl Session {
     pub fn tick(&mut self, now: Now) {
         self.work.tick(now.tick);
         for asking in &mut self.questions {
-            if asking.deadline <= now.tick && asking.progress != Progress::Told {
-                asking.progress = Progress::Late;
+            if asking.deadline <= now.tick && asking.is_open() {
+                asking.progress = Progress::Failed(ResultCode::Unavailable);
             }
         }
         let oldest = self.frames.oldest();
@@ -385,13 +386,9 @@ impl Session {
         let index =
             questions.position(|asking| asking.serial == question.0 && !asking.is_open())?;
         let asking = self.questions.swap_remove(index);
-        Some(if asking.progress == Progress::Told {
-            Ok(asking.told)
-        } else {
-            Err(ClientError::NotNow {
-                code: ResultCode::Unavailable,
-                id: None,
-            })
+        Some(match asking.progress {
+            Progress::Failed(code) => Err(ClientError::NotNow { code, id: None }),
+            Progress::Waiting | Progress::InFlight | Progress::Told => Ok(asking.told),
         })
     }
 
@@ -513,8 +510,9 @@ impl Session {
         }
         match Message::read(frame).map_err(|error| broken(&error))? {
             Message::Welcome(welcome) => {
-                self.link.welcome(now.tick, &welcome)?;
-                self.ids.correct(now, welcome.time_ms);
+                let way_ms = self.link.welcome(now.tick, &welcome)?;
+                self.ids
+                    .correct(now, welcome.time_ms.saturating_add(way_ms));
                 Ok(())
             }
             Message::Refused(refused) => Err(self.link.refused(&refused)),
@@ -523,8 +521,8 @@ impl Session {
                 Ok(())
             }
             Message::Pong { time_ms } => {
-                if self.link.pong() {
-                    self.ids.correct(now, time_ms);
+                if let Some(way_ms) = self.link.pong(now.tick) {
+                    self.ids.correct(now, time_ms.saturating_add(way_ms));
                 }
                 Ok(())
             }
@@ -602,6 +600,10 @@ impl Session {
 
     fn status(&mut self, header: &Header, json: &str) -> Result<(), ClientError> {
         if let Some(asking) = self.asking(header, IsLast::Yes)? {
+            if let Some(code) = status_error(json) {
+                asking.progress = Progress::Failed(code);
+                return Ok(());
+            }
             let Told::Status(text) = &mut asking.told else {
                 return Err(unexpected(header));
             };
@@ -685,6 +687,17 @@ impl Asking {
 
 fn find_question(questions: &mut [Asking], serial: u64) -> Option<&mut Asking> {
     questions.iter_mut().find(|asking| asking.serial == serial)
+}
+
+/// The code in a status that begins with the member `error`: the question, whichever it was,
+/// could not be answered now.
+fn status_error(json: &str) -> Option<ResultCode> {
+    let rest = json.trim_start().strip_prefix('{')?;
+    let rest = rest.trim_start().strip_prefix("\"error\"")?;
+    let rest = rest.trim_start().strip_prefix(':')?;
+    let name = rest.trim_start().strip_prefix('"')?.split('"').next()?;
+    let code = ResultCode::ALL.iter().find(|code| code.name() == name);
+    Some(code.copied().unwrap_or(ResultCode::Unavailable))
 }
 
 fn broken(error: &dyn std::error::Error) -> ClientError {

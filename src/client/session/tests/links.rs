@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::session::{Question, Told};
-use crate::protocol::{AuditRow, RefusalCode, Refused, write_audit};
+use crate::protocol::{AuditPart, AuditRow, RefusalCode, Refused, write_audit};
 
 use ResultCode::{IdInFuture, Ok as Done};
 
@@ -339,7 +339,7 @@ fn frames_may_come_byte_by_byte() {
     assert!(bench.session.is_ready());
 }
 
-fn audit_frame(request: u64, currencies: &[u32], more: bool) -> BytesMut {
+fn audit_frame(request: u64, currencies: &[u32], part: AuditPart) -> BytesMut {
     let rows: Vec<_> = currencies
         .iter()
         .map(|currency| AuditRow {
@@ -348,7 +348,7 @@ fn audit_frame(request: u64, currencies: &[u32], more: bool) -> BytesMut {
         })
         .collect();
     let mut bytes = BytesMut::new();
-    write_audit(&mut bytes, request, &rows, more);
+    write_audit(&mut bytes, request, &rows, part);
     bytes
 }
 
@@ -378,7 +378,7 @@ fn questions_are_answered_and_asked_again_after_a_loss() {
     };
     let json = r#"{"nodes":3}"#;
     bench.receive(&bytes_of(&Message::StatusTold { json }, status_request));
-    bench.receive(&audit_frame(audit_request, &[8, 9], true));
+    bench.receive(&audit_frame(audit_request, &[8, 9], AuditPart::More));
     assert_eq!(currencies(&mut bench, audit), None);
     let told = bench.session.take_told(status);
     assert_eq!(told, Some(Ok(Told::Status(json.to_owned()))));
@@ -389,9 +389,42 @@ fn questions_are_answered_and_asked_again_after_a_loss() {
     let [("audit_ask", request)] = frames[..] else {
         panic!("{frames:?}");
     };
-    bench.receive(&audit_frame(request, &[1, 2], true));
-    bench.receive(&audit_frame(request, &[3], false));
+    bench.receive(&audit_frame(request, &[1, 2], AuditPart::More));
+    bench.receive(&audit_frame(request, &[3], AuditPart::Last));
     assert_eq!(currencies(&mut bench, audit), Some(vec![1, 2, 3]));
+}
+
+#[test]
+fn half_of_the_round_trip_is_added_to_the_time() {
+    let mut bench = Bench::new(1);
+    bench.dial();
+    bench.take();
+    let told = welcome(bench.now);
+    bench.pass(300);
+    bench.receive(&bytes_of(&Message::Welcome(told), 0));
+    let time_ms = bench.session.server_time_ms(bench.now);
+    assert_eq!(time_ms, told.time_ms + 150);
+}
+
+#[test]
+fn a_question_that_cannot_be_answered_now_says_so() {
+    let mut bench = Bench::ready();
+    for (json, name) in [
+        (r#"{"error":"unavailable"}"#, "unavailable"),
+        (r#" { "error" : "busy", "more": 1 }"#, "busy"),
+        (r#"{"error":"new in a later version"}"#, "unavailable"),
+    ] {
+        for question in [
+            bench.session.ask_audit(bench.now),
+            bench.session.ask_status(bench.now),
+        ] {
+            for (_, request) in asked(&mut bench) {
+                bench.receive(&bytes_of(&Message::StatusTold { json }, request));
+            }
+            let told = bench.session.take_told(question).unwrap();
+            assert_eq!(told.unwrap_err().name(), name);
+        }
+    }
 }
 
 #[test]
