@@ -196,7 +196,10 @@ mod tests {
                         wheel.clear(id);
                         naive.0.remove(&id);
                     }
-                    _ => now_ms += random.below(if random.one_in(50) { 100_000 } else { 40 }),
+                    _ => {
+                        let step_ms = if random.one_in(50) { 100_000 } else { 40 };
+                        now_ms += random.below(step_ms);
+                    }
                 }
                 let mut popped = Vec::new();
                 while let Some(id) = wheel.pop(Tick(now_ms * NS_PER_MS + 999_999)) {

@@ -92,6 +92,8 @@ pub(super) struct Batch {
     /// How often it was tried again.
     pub(super) retry_count: u32,
     pub(super) origin: Origin,
+    /// Waiting operations are held back by one of the same user that is under way.
+    pub(super) is_held: bool,
     /// Answers of this turn, as a list in [`Flight::answers`].
     answer_first: u32,
     answer_last: u32,
@@ -154,6 +156,7 @@ impl Flight {
             waiting_count: 0,
             retry_count: 0,
             origin,
+            is_held: false,
             answer_first: NONE,
             answer_last: NONE,
         });
@@ -259,12 +262,17 @@ impl Flight {
     }
 
     /// Ends an operation with the receipt of its target, whose copy was taken out of its frame.
-    pub(super) fn settle(&mut self, index: u32, receipt: &Receipt) {
+    pub(super) fn settle(&mut self, now: Tick, index: u32, receipt: &Receipt) {
         let op = self.take(index);
         assert!(op.stage == Stage::Sent);
         self.drop_load(op.target);
         let index = op.index;
         self.answer(op.batch, Receipt { index, ..*receipt });
+        let batch = self.batches.at_mut(op.batch);
+        if batch.is_held {
+            batch.is_held = false;
+            self.retries.set(op.batch, now);
+        }
     }
 
     /// Ends all operations of a batch whose time is up.

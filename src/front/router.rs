@@ -164,7 +164,7 @@ impl Front {
         }
         while let Some(batch) = self.flight.retries.pop(now) {
             self.flight.batches.at_mut(batch).retry_count += 1;
-            self.resend(now, batch);
+            self.resend(batch);
         }
         if !self.is_sweep_due {
             return;
@@ -173,14 +173,14 @@ impl Front {
         let mut sweep = std::mem::take(&mut self.sweep);
         sweep.extend(self.flight.batches.indexes());
         for batch in sweep.drain(..) {
-            self.resend(now, batch);
+            self.resend(batch);
         }
         self.sweep = sweep;
     }
 
     /// Sends the waiting operations of a batch again, as far as they have somewhere to go. Those
-    /// of a user who has another one under way go later, in order.
-    fn resend(&mut self, now: Tick, batch: u32) {
+    /// of a user who has another one under way are held until that one is settled.
+    fn resend(&mut self, batch: u32) {
         let entry = self.flight.batches.at(batch);
         if entry.waiting_count == 0 {
             return;
@@ -212,9 +212,7 @@ impl Front {
                 self.flight.ops.at_mut(index).not_now = self.away_code();
             }
         }
-        if is_some_held {
-            self.flight.retry_later(batch, now);
-        }
+        self.flight.batches.at_mut(batch).is_held = is_some_held;
     }
 
     fn note_users_under_way(&mut self, first: u32) {
@@ -247,7 +245,7 @@ impl Front {
             };
             match receipt.code.class() {
                 CodeClass::Done | CodeClass::Refusal | CodeClass::Id | CodeClass::Malformed => {
-                    self.flight.settle(op, &receipt);
+                    self.flight.settle(now, op, &receipt);
                 }
                 CodeClass::NotNow => {
                     self.on_not_now(now, op, receipt.code);
