@@ -69,7 +69,7 @@ impl Front {
             match op.stage {
                 Stage::Waiting => {
                     waiting_count += 1;
-                    let target = op.target.map(|target| usize::from(target));
+                    let target = op.target.map(usize::from);
                     let is_usable = target.is_some_and(|at| self.flight.targets[at].usable);
                     let is_timed = self.flight.retries.is_set(index);
                     assert!(is_timed || batch.is_held || !is_usable, "(10)");

@@ -76,6 +76,7 @@ struct Pending {
 
 /// What happened, to see that the test saw something.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "counts of the same things")]
 struct Tally {
     ok_count: u32,
     unknown_count: u32,
@@ -377,7 +378,7 @@ impl World {
                 }
             }
             while let Some(effect) = self.stations[index].out.next_effect() {
-                self.carry_out(index, effect);
+                self.carry_out(index, &effect);
             }
             if let Some(due) = self.stations[index].front.deadline() {
                 let due_ms = due.0.div_ceil(1_000_000).max(self.now_ms + 1);
@@ -390,8 +391,8 @@ impl World {
         usize::from(self.wires[wire].ends[0] != End::Front(station, peer))
     }
 
-    fn carry_out(&mut self, station: usize, effect: Effect) {
-        match effect {
+    fn carry_out(&mut self, station: usize, effect: &Effect) {
+        match *effect {
             Effect::Dial { dial, address } => {
                 let delay_ms = 1 + self.random.below(3);
                 self.at(delay_ms, Event::Dialed(station, dial, address));
@@ -402,7 +403,10 @@ impl World {
                 }
             }
             Effect::Say { .. } | Effect::Established { .. } | Effect::Ready => (),
-            other => panic!("{other:?}"),
+            Effect::Pause { .. }
+            | Effect::Resume { .. }
+            | Effect::Disk(_)
+            | Effect::Exit { .. } => panic!("{effect:?}"),
         }
     }
 
@@ -425,34 +429,29 @@ impl World {
 
     fn on_server_frame(&mut self, wire: usize, frame: &Frame<'_>, node: Option<u32>) {
         let request = frame.header.request;
-        match Message::read(frame).unwrap() {
-            Message::Hello(_) => {
-                let welcome = Message::Welcome(Welcome {
-                    version: VERSION_MAX,
-                    role: match node {
-                        Some(_) => PeerRole::Node,
-                        None => PeerRole::Backup,
-                    },
-                    cluster: cluster(),
-                    time_ms: WALL_MS,
-                    frame_size_max: LINK_FRAME_SIZE_MAX,
-                    batch_count_max: 8_192,
-                    deadline_ms_max: 10_000,
-                    frames_in_flight_max: 8,
-                });
-                self.say(wire, 1, &welcome, 0);
-            }
-            Message::Ping => self.say(wire, 1, &Message::Pong { time_ms: WALL_MS }, request),
-            Message::Follow => {
-                self.followers.push(wire);
-                let table = self.table();
-                self.send(wire, 1, table);
-            }
-            Message::Request { operations, .. } => {
-                let operations: Vec<Operation> = operations.iter().map(Result::unwrap).collect();
-                self.serve(wire, request, &operations, node.unwrap());
-            }
-            other => panic!("{other:?}"),
+        let message = Message::read(frame).unwrap();
+        if let Message::Request { operations, .. } = message {
+            let operations: Vec<Operation> = operations.iter().map(Result::unwrap).collect();
+            self.serve(wire, request, &operations, node.unwrap());
+        } else if let Message::Hello(_) = message {
+            let welcome = Message::Welcome(Welcome {
+                version: VERSION_MAX,
+                role: node.map_or(PeerRole::Backup, |_| PeerRole::Node),
+                cluster: cluster(),
+                time_ms: WALL_MS,
+                frame_size_max: LINK_FRAME_SIZE_MAX,
+                batch_count_max: 8_192,
+                deadline_ms_max: 10_000,
+                frames_in_flight_max: 8,
+            });
+            self.say(wire, 1, &welcome, 0);
+        } else if let Message::Follow = message {
+            self.followers.push(wire);
+            let table = self.table();
+            self.send(wire, 1, table);
+        } else {
+            assert_eq!(message, Message::Ping);
+            self.say(wire, 1, &Message::Pong { time_ms: WALL_MS }, request);
         }
     }
 
@@ -499,10 +498,10 @@ impl World {
     fn take(&mut self, operation: &Operation, node: u32) -> ResultCode {
         let part = part_of(operation.user(), PART_COUNT) - 1;
         if self.parts[usize::try_from(part).unwrap()] != node {
-            return match self.random.one_in(2) {
-                true => ResultCode::NotOwner,
-                false => ResultCode::Moving,
-            };
+            if self.random.one_in(2) {
+                return ResultCode::NotOwner;
+            }
+            return ResultCode::Moving;
         }
         if self.is_bad() && self.random.one_in(20) {
             return ResultCode::Busy;
@@ -558,10 +557,10 @@ impl World {
 
     fn on_client_frame(&mut self, client: usize, frame: &Frame<'_>) {
         let request = frame.header.request;
-        let receipts = match Message::read(frame).unwrap() {
-            Message::Receipts(receipts) => receipts,
-            Message::Welcome(_) | Message::Ping => return,
-            other => panic!("{other:?}"),
+        let message = Message::read(frame).unwrap();
+        let Message::Receipts(receipts) = message else {
+            assert!(matches!(message, Message::Welcome(_) | Message::Ping));
+            return;
         };
         let pending = self.requests[client].get_mut(&request).unwrap();
         for receipt in receipts.iter().map(Result::unwrap) {
@@ -595,17 +594,15 @@ impl World {
                 let user = operation.user().get();
                 let ids = self.applied.get(&user).map_or(&[][..], |ids| &ids[..]);
                 let place = ids.iter().position(|applied| *applied == id.get());
-                match code {
-                    ResultCode::Ok => {
-                        self.tally.ok_count += 1;
-                        assert!(place.is_some(), "acknowledged and not applied");
-                    }
-                    ResultCode::Unknown => self.tally.unknown_count += 1,
-                    _ => {
-                        assert!(code.may_retry(), "{code}");
-                        self.tally.not_now_count += 1;
-                        assert_eq!(place, None, "{code} and applied");
-                    }
+                if code == ResultCode::Ok {
+                    self.tally.ok_count += 1;
+                    assert!(place.is_some(), "acknowledged and not applied");
+                } else if code == ResultCode::Unknown {
+                    self.tally.unknown_count += 1;
+                } else {
+                    self.tally.not_now_count += 1;
+                    assert!(code.may_retry(), "{code}");
+                    assert_eq!(place, None, "{code} and applied");
                 }
                 let ahead = ahead_by_user.entry(user).or_insert(Some(0));
                 if let Some(place) = place {
@@ -636,7 +633,7 @@ fn sweep(seeds: std::ops::Range<u64>, weather: Weather, topology: Topology) -> T
 #[test]
 fn fronts_keep_their_word_in_a_bad_world() {
     for topology in [Topology::OneFront, Topology::BalancerAndRouters] {
-        let sum = sweep(0..10, Weather::Bad, topology);
+        let sum = sweep(0..8, Weather::Bad, topology);
         // A world in which nothing went wrong, or everything did, would prove nothing.
         assert!(sum.ok_count > 5 * sum.unknown_count, "{sum:?}");
         assert!(sum.unknown_count > 100, "{sum:?}");
@@ -649,8 +646,8 @@ fn fronts_keep_their_word_in_a_bad_world() {
 #[test]
 fn in_a_calm_world_all_is_done_within_its_deadline() {
     for topology in [Topology::OneFront, Topology::BalancerAndRouters] {
-        let sum = sweep(0..2, Weather::Calm, topology);
-        assert!(sum.ok_count > 5_000, "{sum:?}");
+        let sum = sweep(0..1, Weather::Calm, topology);
+        assert!(sum.ok_count > 2_000, "{sum:?}");
         assert_eq!(sum.unknown_count + sum.not_now_count, 0, "{sum:?}");
     }
 }
