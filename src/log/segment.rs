@@ -42,6 +42,24 @@ pub(super) struct Segment {
     pub(super) verify: Verify,
 }
 
+/// What a log is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// To be worked with: what a crash left is tidied up, and everything is synced first.
+    Use,
+    /// To be read: nothing is changed.
+    Look,
+}
+
+impl Opening {
+    const fn access(self) -> Access {
+        match self {
+            Self::Use => Access::Fixed,
+            Self::Look => Access::Read,
+        }
+    }
+}
+
 /// What was found under a segment's name.
 #[derive(Debug)]
 pub(super) enum Opened {
@@ -102,9 +120,10 @@ impl Segment {
         dir: &str,
         verify: &Verify,
         number: u64,
+        opening: Opening,
     ) -> Result<Opened, LogError> {
         let path = format!("{dir}/{}", segment_name(number));
-        let file = open_fixed(medium, &path, verify)?;
+        let file = open_sized(medium, &path, verify, opening.access())?;
         let Some(file) = file else {
             return Ok(Opened::Lost(format!("{path} has the wrong length")));
         };
@@ -114,9 +133,11 @@ impl Segment {
         let fresh = header_bytes(verify, number, None);
         let used_before = u64_at(&header, USED_BEFORE_AT);
         let reused = header_bytes(verify, number, Some(used_before));
-        // What is read now must be what a power cut leaves.
-        file.sync()
-            .map_err(|error| sync_failed(format!("syncing {path}"), &error))?;
+        if opening == Opening::Use {
+            // What is read now must be what a power cut leaves.
+            file.sync()
+                .map_err(|error| sync_failed(format!("syncing {path}"), &error))?;
+        }
         let segment = Self {
             number,
             file,
@@ -242,8 +263,18 @@ fn open_fixed(
     path: &str,
     verify: &Verify,
 ) -> Result<Option<Arc<dyn MediumFile>>, LogError> {
+    open_sized(medium, path, verify, Access::Fixed)
+}
+
+/// `None`: the file has not the length of a segment.
+fn open_sized(
+    medium: &dyn Medium,
+    path: &str,
+    verify: &Verify,
+    access: Access,
+) -> Result<Option<Arc<dyn MediumFile>>, LogError> {
     let file = medium
-        .open(path, Access::Fixed)
+        .open(path, access)
         .during(|| format!("opening {path}"))?
         .ok_or_else(|| LogError::Damage(format!("{path} is gone")))?;
     let size = file.size().during(|| format!("measuring {path}"))?;

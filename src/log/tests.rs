@@ -145,7 +145,7 @@ fn create(medium: &MemoryMedium, after: LogEnd) -> Result<Log, LogError> {
 }
 
 fn open(medium: &MemoryMedium) -> Option<(Log, Recovered)> {
-    Log::open(Arc::new(medium.clone()), verify().log, &[]).unwrap()
+    Log::open(Arc::new(medium.clone()), verify().log, &[], Opening::Use).unwrap()
 }
 
 /// All blocks from the log's beginning on.
@@ -289,7 +289,7 @@ fn damage_at_rest_is_never_silent_and_never_yields_foreign_blocks() {
         let medium = bench.medium.fork();
         let path = paths[to_usize(random.below(to_u64(paths.len())))];
         mutate(&medium, path, &mut random);
-        let Ok(opened) = Log::open(Arc::new(medium), verify().log, &[]) else {
+        let Ok(opened) = Log::open(Arc::new(medium), verify().log, &[], Opening::Use) else {
             panic!("seed {seed}: a damaged segment is reported, not refused");
         };
         let (log, recovered) = opened.unwrap();
@@ -354,7 +354,7 @@ fn a_lost_segment_is_damage() {
         assert_eq!(damage, format!("segment {number:016x} of log 3 is gone"));
     }
     bench.medium.remove("logs/00003/base").unwrap();
-    let error = Log::open(Arc::new(bench.medium), verify().log, &[]).unwrap_err();
+    let error = Log::open(Arc::new(bench.medium), verify().log, &[], Opening::Use).unwrap_err();
     assert!(error.to_string().contains("base is gone"), "{error}");
 }
 
@@ -589,7 +589,9 @@ fn a_real_folder_holds_a_log() {
     bench.log.cut(&end).unwrap();
     bench.blocks.pop();
     bench.append_well(1, 10);
-    let (log, recovered) = Log::open(medium, verify().log, &[]).unwrap().unwrap();
+    let (log, recovered) = Log::open(medium, verify().log, &[], Opening::Use)
+        .unwrap()
+        .unwrap();
     assert_eq!((recovered.torn, recovered.damage), (None, None));
     assert_eq!(recovered.end, bench.end());
     check_content(&log, &bench.blocks);

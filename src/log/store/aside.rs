@@ -103,6 +103,16 @@ impl<'a> Quarantine<'a> {
     }
 }
 
+/// Moves one file of a log to `quarantine/`.
+pub fn put_aside(
+    medium: &dyn Medium,
+    log: LogNumber,
+    dir: &str,
+    name: &str,
+) -> Result<(), LogError> {
+    Quarantine::open(medium, log)?.take_file(dir, name)
+}
+
 impl Log {
     /// Puts everything behind `to` aside and leaves zeros. How many bytes were put aside.
     ///

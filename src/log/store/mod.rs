@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::base::{Base, note_term};
 use super::block::{BLOCK_HEADER_SIZE, BlockHead, Verify, block_offsets, split_offset};
-use super::error::{LogError, While};
+use super::error::{LogError, While, sync_failed};
 use super::medium::Medium;
 use super::recovery::{Recovered, recover};
-use super::segment::{Opened, Segment, name_file, number_in, retired_name, segment_name};
+use super::segment::{Opened, Opening, Segment, name_file, number_in, retired_name, segment_name};
 use super::small_file::SmallFile;
 use crate::limits::SEGMENT_POOL_COUNT_MAX;
 use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place, Seq, TermStart, to_u64, to_usize};
@@ -20,6 +20,8 @@ mod aside;
 mod read;
 
 use aside::Quarantine;
+
+pub use aside::put_aside;
 
 /// The folder of a log.
 #[must_use]
@@ -72,14 +74,20 @@ impl Log {
         medium: Arc<dyn Medium>,
         log: LogNumber,
         asked: &[LogEnd],
+        opening: Opening,
     ) -> Result<Option<(Self, Recovered)>, LogError> {
         let dir = log_dir(log);
         let Some(base) = Base::load(&*medium, &dir, log)? else {
             return refuse_orphans(&*medium, &dir).map(|()| None);
         };
-        medium.sync_dir(&dir).during(|| format!("syncing {dir}"))?;
         let mut retired = Vec::new();
-        let files = open_files(&*medium, &dir, &base, &mut retired)?;
+        if opening == Opening::Use {
+            medium
+                .sync_dir(&dir)
+                .map_err(|error| sync_failed(format!("syncing {dir}"), &error))?;
+            retired = tidy(&*medium, &dir, &base)?;
+        }
+        let files = open_files(&*medium, &dir, &base, opening)?;
         let (recovered, walk) = recover(&base, &files, asked)?;
         let mut segments = BTreeMap::new();
         let mut lost = BTreeSet::new();
@@ -276,6 +284,23 @@ impl Log {
         }
     }
 
+    /// Is there no segment yet behind the one that the log ends in?
+    #[must_use]
+    pub fn lacks_spare(&self) -> bool {
+        let (here, _) = block_offsets(self.end().offset, self.verify.segment_size);
+        let (number, _) = split_offset(here, self.verify.segment_size);
+        self.segment(number + 1).is_none()
+    }
+
+    /// Numbers of the segments that are there, rising, each with the end of its last block.
+    #[must_use]
+    pub fn segments(&self) -> Vec<(u64, Option<LogEnd>)> {
+        let state = self.state();
+        let span = |number: &u64| state.spans.get(number).copied();
+        let numbers = state.segments.keys();
+        numbers.map(|number| (*number, span(number))).collect()
+    }
+
     /// Makes sure that the segment of the next block is there, and one behind it.
     pub fn prepare(&self) -> Result<(), LogError> {
         let _files = self.lock_files();
@@ -421,33 +446,50 @@ fn refuse_orphans(medium: &dyn Medium, dir: &str) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Opens all segments; tidies up what a crash left half done.
+/// Opens all segments that are kept.
 fn open_files(
     medium: &dyn Medium,
     dir: &str,
     base: &Base,
-    retired: &mut Vec<Arc<Segment>>,
+    opening: Opening,
 ) -> Result<BTreeMap<u64, Opened>, LogError> {
-    let mut files = BTreeMap::new();
+    let names = medium.list(dir).during(|| format!("listing {dir}"))?;
+    names
+        .iter()
+        .filter_map(|name| number_in(name, "segment"))
+        .filter(|number| base.first_segment() <= *number)
+        .map(|number| {
+            Ok((
+                number,
+                Segment::open(medium, dir, &base.verify, number, opening)?,
+            ))
+        })
+        .collect()
+}
+
+/// Tidies up what a crash left half done. The segments that wait to be used again.
+fn tidy(medium: &dyn Medium, dir: &str, base: &Base) -> Result<Vec<Arc<Segment>>, LogError> {
+    let mut numbers = Vec::new();
     for name in medium.list(dir).during(|| format!("listing {dir}"))? {
         let path = format!("{dir}/{name}");
         if let Some(number) = number_in(&name, "segment") {
-            if base.first_segment() <= number {
-                let file = Segment::open(medium, dir, &base.verify, number)?;
-                files.insert(number, file);
-                continue;
+            if number < base.first_segment() {
+                // Retired, but the crash came before its new name.
+                let to = format!("{dir}/{}", retired_name(number));
+                name_file(medium, dir, &path, &to)?;
+                numbers.push(number);
             }
-            // Retired, but the crash came before its new name.
-            let to = format!("{dir}/{}", retired_name(number));
-            name_file(medium, dir, &path, &to)?;
-            retired.extend(Segment::retired(medium, dir, &base.verify, number)?.map(Arc::new));
         } else if let Some(number) = number_in(&name, "retired") {
-            retired.extend(Segment::retired(medium, dir, &base.verify, number)?.map(Arc::new));
+            numbers.push(number);
         } else if is_temporary(&name) {
             medium.remove(&path).during(|| format!("removing {path}"))?;
         }
     }
-    Ok(files)
+    let mut retired = Vec::new();
+    for number in numbers {
+        retired.extend(Segment::retired(medium, dir, &base.verify, number)?.map(Arc::new));
+    }
+    Ok(retired)
 }
 
 /// Left by a crash while a segment or the base was written. Checkpoints see to their own.
