@@ -11,7 +11,7 @@ use super::register::Owner;
 use super::serve::ReadFor;
 use super::stream::{Stream, Verdict};
 use super::upkeep::Spare;
-use crate::clock::Now;
+use crate::clock::{Now, Tick};
 use crate::log::{Block, Verify};
 use crate::model::{LogEnd, LogNumber, Seq, Term};
 use crate::protocol::{Append, Appended, Beat, Confirmed, Message, RefusalCode};
@@ -96,7 +96,10 @@ impl Running {
         let owner = owner.expect("who is registered is the owner");
         assert!(owner.peer == asker.peer);
         if term < owner.term {
-            let text = format!("term {term} of log {log} is over, it has term {}", owner.term);
+            let text = format!(
+                "term {term} of log {log} is over, it has term {}",
+                owner.term
+            );
             return Err(Denied::Refuse(RefusalCode::Fenced, text));
         }
         if owner.term < term {
@@ -111,7 +114,7 @@ impl Running {
         let stream = self.streams.get_mut(&log).expect("an owner has a stream");
         let size = u64::try_from(bytes.len()).expect("frames are bounded");
         if stream.accept(end, size) {
-            stream.spare = Spare::Due;
+            stream.spare = Spare::Due(Tick(0));
         }
         out.effect(Effect::Disk(DiskRequest::Append {
             log,
@@ -126,7 +129,10 @@ impl Running {
             self.authority
                 .change_member(node, |member| member.copy_previous = 0);
         }
-        let peer = self.peers.get_mut(&owner.peer).expect("owners are connected");
+        let peer = self
+            .peers
+            .get_mut(&owner.peer)
+            .expect("owners are connected");
         if full && !peer.paused {
             peer.paused = true;
             out.effect(Effect::Pause { peer: owner.peer });
@@ -186,21 +192,20 @@ impl Running {
             "block {} of term {} at offset {} is not the one that is here",
             end.seq,
             end.term,
-            end.offset.saturating_sub(u64::try_from(block.len()).unwrap_or(0))
+            end.offset
+                .saturating_sub(u64::try_from(block.len()).unwrap_or(0))
         );
         self.diverge(log, &text, out);
     }
 
     /// Two histories of a log differ: it takes no more appends until an operator decides.
     fn diverge(&mut self, log: LogNumber, text: &str, out: &mut Outbox) {
-        let stream = &self.streams[&log];
-        let node = stream.node;
+        let Stream { node, owner, .. } = self.streams[&log];
         let alarm = format!(
             "log {log} of node {node} has two histories: {text}; it takes no more appends until \
              an operator decides"
         );
         self.say(Level::Alarm, alarm, out);
-        let owner = stream.owner;
         self.authority
             .change_member(node, |member| member.diverged = true);
         if let Some(owner) = owner {
@@ -243,7 +248,7 @@ impl Running {
         let first = stream.full_from.is_none();
         stream.on_no_room(seq);
         if first {
-            stream.spare = Spare::Due;
+            stream.spare = Spare::Due(Tick(0));
             let text = format!("no room for block {seq} of log {log}: {text}");
             self.say(Level::Alarm, text, out);
         }
@@ -263,7 +268,10 @@ impl Running {
         let Some(owner) = stream.owner else {
             return;
         };
-        let peer = self.peers.get_mut(&owner.peer).expect("owners are connected");
+        let peer = self
+            .peers
+            .get_mut(&owner.peer)
+            .expect("owners are connected");
         if peer.paused {
             peer.paused = false;
             peer.heard = now;

@@ -85,16 +85,9 @@ impl Running {
         self.drop_claims(peer);
         self.audit.forget(peer);
         self.peers.remove(&peer);
-        self.reads.forget(peer);
     }
 
-    pub(super) fn on_frame(
-        &mut self,
-        now: Now,
-        peer: PeerId,
-        frame: &Frame<'_>,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn on_frame(&mut self, now: Now, peer: PeerId, frame: &Frame<'_>, out: &mut Outbox) {
         // A connection from before the record was there may still speak after its refusal.
         let entry = self.peers.entry(peer);
         let state = entry.or_insert_with(|| Peer::new(now.tick));
@@ -159,7 +152,12 @@ impl Running {
             }
         };
         if hello.role == PeerRole::Node && hello.node.is_none() {
-            self.refuse(asker, RefusalCode::Malformed, "a node names its number", out);
+            self.refuse(
+                asker,
+                RefusalCode::Malformed,
+                "a node names its number",
+                out,
+            );
             return;
         }
         let welcome = Welcome {
@@ -251,13 +249,7 @@ impl Running {
     }
 
     /// Says why, and ends the connection.
-    pub(super) fn refuse(
-        &mut self,
-        asker: Asker,
-        code: RefusalCode,
-        text: &str,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn refuse(&mut self, asker: Asker, code: RefusalCode, text: &str, out: &mut Outbox) {
         let refused = Refused {
             code,
             version_min: VERSION_MIN,

@@ -18,8 +18,6 @@ mod serve;
 mod start;
 mod status;
 mod stream;
-#[cfg(test)]
-mod tests;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -86,7 +84,10 @@ struct Running {
     reads: Reads,
     audit: AuditDesk,
     table: TableParts,
+    /// Something that the table shows may have changed.
     table_changed: bool,
+    /// The lists of the table changed since those who follow were told.
+    table_untold: bool,
     disk: DiskRoom,
     counters: Counters,
     started: Tick,
@@ -101,6 +102,8 @@ struct DiskRoom {
     free_size: Option<u64>,
     /// Something failed for lack of room, and has not succeeded since.
     exhausted: bool,
+    /// The authority's file did not fit.
+    save_failed: bool,
     measuring: bool,
     measure_due: Tick,
     save_due: Tick,
@@ -190,6 +193,7 @@ impl Running {
             audit: AuditDesk::default(),
             table: TableParts::default(),
             table_changed: true,
+            table_untold: false,
             disk: DiskRoom::default(),
             counters: Counters::default(),
             started: now.tick,
@@ -308,7 +312,7 @@ impl Running {
                 assert!(peer.is_established(), "(8)");
             }
             // (9) The reads under way of each peer are counted.
-            assert!(self.reads.count_of(*id) == peer.read_count, "(9)");
+            assert!(self.reads.count_of(*id) == peer.read_count as usize, "(9)");
         }
         // (10) Log numbers are below the next one to be given.
         let record = self.authority.latest();

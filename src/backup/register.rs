@@ -14,9 +14,7 @@ use super::stream::Stream;
 use super::{Running, Stage};
 use crate::clock::Now;
 use crate::model::{Incarnation, LogEnd, LogNumber, NodeId, Term};
-use crate::protocol::{
-    Granted, Message, RefusalCode, Register, TermStarts, put_term_starts,
-};
+use crate::protocol::{Granted, Message, RefusalCode, Register, TermStarts, put_term_starts};
 use crate::role::{DiskRequest, Effect, Level, Outbox, PeerId};
 
 /// Who may append to a log.
@@ -163,6 +161,8 @@ impl Running {
         let Some(member) = record.members.get(&register.node) else {
             return refusal(RefusalCode::NotAMember, "the cluster has no such node");
         };
+        // What is not durable yet but will be binds already where it only refuses.
+        let latest = &self.authority.latest().members[&register.node];
         let stream = &self.streams[&member.log];
         let pending = stream.fence.claim();
         if pending.is_some_and(|claim| claim.asker.peer == asker.peer)
@@ -178,12 +178,13 @@ impl Running {
             return Err((RefusalCode::Fenced, text));
         }
         let shown = shown(register);
-        if member.diverged && shown != Shown::Empty {
+        let same_life = member.incarnation == Some(greeted.incarnation);
+        if latest.diverged && (same_life || shown != Shown::Empty) {
             let text = "two histories of this log differ; an operator must decide. To go on \
                         with the backup's, start the node with an empty folder";
             return refusal(RefusalCode::Diverged, text);
         }
-        if !member.takes(shown) {
+        if !latest.takes(shown) {
             let text = "this folder is a copy, an old one, or another node's";
             return refusal(RefusalCode::WrongLog, text);
         }
@@ -192,12 +193,7 @@ impl Running {
     }
 
     /// Has the node seen what this backup does not have?
-    fn test_age(
-        &self,
-        register: &Register<'_>,
-        term: Term,
-        durable: &LogEnd,
-    ) -> Option<String> {
+    fn test_age(&self, register: &Register<'_>, term: Term, durable: &LogEnd) -> Option<String> {
         let record = self.authority.record();
         if record.generation < register.generation {
             return Some(format!(
@@ -386,6 +382,7 @@ impl Running {
         stream.beat = None;
         stream.begin_answers();
         stream.replica.forget_probe();
+        stream.retention.forget_claim();
         let mut starts = BytesMut::new();
         put_term_starts(&mut starts, &stream.terms);
         let granted = Granted {
@@ -400,7 +397,7 @@ impl Running {
             checkpoint_size: stream.checkpoint.map_or(0, |checkpoint| checkpoint.size),
             segment_size: stream.segment_size,
             clock_ms: now.wall_ms,
-            terms: TermStarts::new(&starts),
+            terms: TermStarts::new(&starts).expect("whole records were written"),
         };
         let text = format!(
             "node {} has log {log} in term {}, behind block {}",

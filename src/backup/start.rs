@@ -7,7 +7,7 @@ use super::authority::{MemberRecord, Record};
 use super::{BackupOptions, Running, Stage};
 use crate::clock::{Now, Tick};
 use crate::model::{LogNumber, Seq};
-use crate::protocol::{Message, Refused, RefusalCode, VERSION_MAX, VERSION_MIN};
+use crate::protocol::{Message, RefusalCode, Refused, VERSION_MAX, VERSION_MIN};
 use crate::role::{
     DiskReply, DiskRequest, Effect, ExitCode, FileName, Input, Level, LogReport, Outbox, PeerId,
 };
@@ -99,7 +99,11 @@ impl Start {
             DiskReply::FileSaved { .. } => {
                 let Phase::Saving { record } = std::mem::replace(&mut self.phase, Phase::Loading)
                 else {
-                    return end(ExitCode::Damage, "the disk saved what was not asked for", out);
+                    return end(
+                        ExitCode::Damage,
+                        "the disk saved what was not asked for",
+                        out,
+                    );
                 };
                 let text = format!(
                     "made cluster {}: {} nodes, generation 1, ring epoch 1",
@@ -110,9 +114,11 @@ impl Start {
                 out.effect(Effect::Say { level, text });
                 Step::Found(record)
             }
-            DiskReply::Failed { text, .. } => {
-                end(ExitCode::Damage, &format!("the folder is unreadable: {text}"), out)
-            }
+            DiskReply::Failed { text, .. } => end(
+                ExitCode::Damage,
+                &format!("the folder is unreadable: {text}"),
+                out,
+            ),
             DiskReply::Durable { .. }
             | DiskReply::LogCut { .. }
             | DiskReply::BlocksRead { .. }
@@ -155,11 +161,14 @@ impl Start {
             return end(ExitCode::Usage, text, out);
         };
         if let Err(error) = new.check() {
-            return end(ExitCode::Usage, &format!("no cluster can be made: {error}"), out);
+            return end(
+                ExitCode::Usage,
+                &format!("no cluster can be made: {error}"),
+                out,
+            );
         }
         let record = Box::new(Record::create(new, now.wall_ms));
-        let left: BTreeSet<LogNumber> =
-            record.members.values().map(|member| member.log).collect();
+        let left: BTreeSet<LogNumber> = record.members.values().map(|member| member.log).collect();
         for log in &left {
             out.effect(Effect::Disk(DiskRequest::OpenLog { log: *log }));
         }
@@ -167,14 +176,13 @@ impl Start {
         Step::Going
     }
 
-    fn on_looked(
-        &mut self,
-        log: LogNumber,
-        report: Option<LogReport>,
-        out: &mut Outbox,
-    ) -> Step {
+    fn on_looked(&mut self, log: LogNumber, report: Option<LogReport>, out: &mut Outbox) -> Step {
         let Phase::Looking { left, .. } = &mut self.phase else {
-            return end(ExitCode::Damage, "the disk opened what was not asked for", out);
+            return end(
+                ExitCode::Damage,
+                "the disk opened what was not asked for",
+                out,
+            );
         };
         if let Some(report) = report {
             let text = format!(

@@ -85,6 +85,8 @@ pub(super) struct Stream {
     pub(super) replica: Replica,
     /// The spare segment.
     pub(super) spare: Spare,
+    /// There was no room for it.
+    pub(super) spare_failed: bool,
     /// Checkpoints and what may go.
     pub(super) retention: Retention,
     /// Something is to be said to the owner at the end of the turn.
@@ -101,6 +103,15 @@ pub(super) struct Stream {
     in_flight_size: u64,
     recent: VecDeque<LogEnd>,
     resend_told: Option<(Seq, Tick)>,
+}
+
+/// How a member stands whose owner is there and talking, or not.
+pub(super) const fn state_of(talking: bool) -> MemberState {
+    if talking {
+        MemberState::Present
+    } else {
+        MemberState::Away
+    }
 }
 
 /// What the owner of a stream is to be told at the end of the turn.
@@ -131,6 +142,7 @@ impl Stream {
             checkpoint: None,
             replica: Replica::default(),
             spare: Spare::Unneeded,
+            spare_failed: false,
             retention: Retention::default(),
             answer: Answer::default(),
             full_from: None,
@@ -155,7 +167,7 @@ impl Stream {
         self.durable = report.end;
         self.terms = report.terms;
         self.checkpoint = report.checkpoint;
-        self.spare = Spare::Due;
+        self.spare = Spare::Due(Tick(0));
         if report.end.seq != Seq(0) {
             self.recent.push_back(report.end);
         }
@@ -301,9 +313,9 @@ impl Stream {
 
     /// Blocks are missing: the owner is to be told where to go on, but not again and again.
     pub(super) fn demand(&mut self, now: Tick) {
-        let told = self.resend_told.is_some_and(|(seq, at)| {
-            seq == self.accepted.seq && now < at.plus_ms(RESEND_MS)
-        });
+        let told = self
+            .resend_told
+            .is_some_and(|(seq, at)| seq == self.accepted.seq && now < at.plus_ms(RESEND_MS));
         if !told {
             self.resend_told = Some((self.accepted.seq, now));
             self.answer.resend = true;

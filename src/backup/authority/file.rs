@@ -1,16 +1,25 @@
-//! The authority's file: what it keeps, in tagged sections. Layout: docs/log-format.md.
+//! The authority's file: what it keeps, in tagged sections (docs/log-format.md, "Small files").
+//!
+//! The disk adds and tests magic, version and checksum; still nothing in here trusts a length or
+//! a count. Numbers are little-endian, reserved bytes 0.
 //!
 //! ```text
-//! head      magic u64 "CFAUTHOR" | version u32 | section count u32
-//! section   tag u16 | flags u16 | length u32 | body, padded with zeros to a multiple of 8
+//! section      tag u16 | reserved u16 | length u32 | body
+//! 1 cluster    id u128 | hash key u128 | generation u64 | segment size u64 | made at ms u64
+//!              | next log number u32 | reserved u32
+//! 2 members    for each node: node u32 | weight u32 | address 24 | key count u32 | reserved u32
+//!              | keys u16 each
+//! 3 logs       for each log: log u16 | flags u16 (1 diverged) | node u32 (0 none any more)
+//!              | term u64 | incarnation u128 | copy u128 | copy before it u128
+//!              | backup that keeps it u32 (0 this one) | grant count u32
+//!              | grants: term u64 | incarnation u128 | last seq u64 | its chain u64 | at ms u64
+//! 4 slots      ring epoch u32 | reserved u32 | runs: first u16 | last u16 | node u32 (0 nobody)
 //! ```
 //!
-//! Sections come in order of their tags, each once. A section that this version does not know is
-//! kept as it is, unless its flag 1 says that the file means nothing without it: then the file is
-//! refused. Tags 16 to 31 are held for what taking over and moving slots will need: logs that
-//! were retired, plans, moves under way, adopted files, the last flip of each slot.
-//!
-//! The disk adds and tests a checksum; still nothing in here trusts a length or a count.
+//! Sections come in order of their tags, each once. One that this version does not know is kept
+//! as it is if bit 15 of its tag is set; else the file means nothing without it and is refused.
+//! What taking over and moving slots will need (moves under way, plans, adopted files, retired
+//! logs, generations that were recorded) are sections and values of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -19,69 +28,44 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::super::options::{NODE_WEIGHT_MAX, segment_size_is_possible};
-use super::membership::{GRANT_COUNT_MAX, Grant, MemberRecord};
 use super::Record;
+use super::membership::{GRANT_COUNT_MAX, Grant, MemberRecord};
 use crate::limits;
 use crate::model::{
     ClusterId, Generation, Incarnation, LogNumber, NodeId, RingEpoch, Seq, Slot, SlotRange, Term,
-    to_usize,
+    to_u64, to_usize,
 };
 use crate::ring::{OwnedRun, SlotTable};
 
-const MAGIC: u64 = u64::from_le_bytes(*b"CFAUTHOR");
-const VERSION: u32 = 1;
-
 const TAG_CLUSTER: u16 = 1;
 const TAG_MEMBERS: u16 = 2;
-const TAG_KEYS: u16 = 3;
-const TAG_TABLE: u16 = 4;
-const TAG_GRANTS: u16 = 5;
+const TAG_LOGS: u16 = 3;
+const TAG_SLOTS: u16 = 4;
 
-/// The file means nothing to a reader that does not know this section.
-const FLAG_NEEDED: u16 = 1;
+/// A section with this bit changes nothing for a reader that does not know it.
+const TAG_OPTIONAL: u16 = 1 << 15;
 
-const ALIGN: usize = 8;
-const SECTION_COUNT_MAX: u32 = 64;
-
-const CLUSTER_SIZE: usize = 16 + 16 + 8 + 8 + 8 + 4 + 4;
-const MEMBER_SIZE: usize = 4 + 2 + 2 + 4 + 4 + 8 + 16 + 16 + 16 + ADDRESS_SIZE;
+const FLAG_DIVERGED: u16 = 1;
 const ADDRESS_SIZE: usize = 24;
-const KEY_SIZE: usize = 8;
 const RUN_SIZE: usize = 8;
-const GRANT_SIZE: usize = 4 + 4 + 8 + 16 + 8 + 8 + 8;
-const _: () = assert!(CLUSTER_SIZE == 64);
-const _: () = assert!(MEMBER_SIZE == 96);
-const _: () = assert!(GRANT_SIZE == 56);
-
-const MEMBER_DIVERGED: u16 = 1;
 
 /// A section of a later version that changes nothing for this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeptSection {
     tag: u16,
-    flags: u16,
     body: Bytes,
 }
 
 /// Why bytes are not an authority's file that this version reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthorityFileError {
-    /// It begins with something else.
-    #[error("no authority file: it begins with {0:016x}")]
-    Magic(u64),
-    /// Written by a later version.
-    #[error("version {0} of the authority file is not readable, this build knows {VERSION}")]
-    Version(u32),
-    /// It ends in the middle.
-    #[error("the authority file ends too early at byte {0}")]
-    Ends(usize),
-    /// It goes on behind its last section.
-    #[error("the authority file goes on behind its last section at byte {0}")]
-    Trailing(usize),
+    /// Something ends in the middle.
+    #[error("section {0} of the authority file ends too early")]
+    Ends(u16),
     /// A needed section of a later version.
     #[error("section {0} of the authority file is needed and not known to this build")]
     Needed(u16),
-    /// Sections out of order, twice, or too many of them.
+    /// Sections out of order or twice.
     #[error("section {0} of the authority file is out of order")]
     Order(u16),
     /// A section that must be there is not.
@@ -99,34 +83,28 @@ pub(crate) enum AuthorityFileError {
 
 type Parsed<T> = Result<T, AuthorityFileError>;
 
-const fn impossible(tag: u16, what: &'static str) -> AuthorityFileError {
-    AuthorityFileError::Field { tag, what }
-}
-
 /// The file of a record.
 pub(super) fn encode(record: &Record) -> Bytes {
-    let mut sections: Vec<(u16, u16, BytesMut)> = vec![
-        (TAG_CLUSTER, FLAG_NEEDED, put_cluster(record)),
-        (TAG_MEMBERS, FLAG_NEEDED, put_members(record)),
-        (TAG_KEYS, FLAG_NEEDED, put_keys(record)),
-        (TAG_TABLE, FLAG_NEEDED, put_table(record)),
-        (TAG_GRANTS, FLAG_NEEDED, put_grants(record)),
-    ];
-    for kept in &record.kept {
-        sections.push((kept.tag, kept.flags, BytesMut::from(&kept.body[..])));
-    }
     let mut out = BytesMut::new();
-    out.put_u64_le(MAGIC);
-    out.put_u32_le(VERSION);
-    out.put_u32_le(u32::try_from(sections.len()).expect("sections are bounded"));
-    for (tag, flags, body) in sections {
-        out.put_u16_le(tag);
-        out.put_u16_le(flags);
-        out.put_u32_le(u32::try_from(body.len()).expect("lists are bounded by limits"));
-        out.put_slice(&body);
-        out.put_bytes(0, body.len().next_multiple_of(ALIGN) - body.len());
+    put_section(&mut out, TAG_CLUSTER, &put_cluster(record));
+    put_section(&mut out, TAG_MEMBERS, &put_members(record));
+    put_section(&mut out, TAG_LOGS, &put_logs(record));
+    put_section(&mut out, TAG_SLOTS, &put_slots(record));
+    for kept in &record.kept {
+        put_section(&mut out, kept.tag, &kept.body);
     }
     out.freeze()
+}
+
+fn put_section(out: &mut BytesMut, tag: u16, body: &[u8]) {
+    out.put_u16_le(tag);
+    out.put_u16_le(0);
+    put_count(out, body.len());
+    out.put_slice(body);
+}
+
+fn put_count(out: &mut BytesMut, count: usize) {
+    out.put_u32_le(u32::try_from(count).expect("lists are bounded by limits"));
 }
 
 fn put_cluster(record: &Record) -> BytesMut {
@@ -144,17 +122,14 @@ fn put_cluster(record: &Record) -> BytesMut {
 fn put_members(record: &Record) -> BytesMut {
     let mut out = BytesMut::new();
     for (node, member) in &record.members {
-        let flags = if member.diverged { MEMBER_DIVERGED } else { 0 };
         out.put_u32_le(node.get());
-        out.put_u16_le(member.log.get());
-        out.put_u16_le(flags);
         out.put_u32_le(member.weight);
-        out.put_u32_le(0);
-        out.put_u64_le(member.term.0);
-        out.put_u128_le(member.incarnation.map_or(0, Incarnation::get));
-        out.put_u128_le(member.copy);
-        out.put_u128_le(member.copy_previous);
         put_address(&mut out, member.address);
+        put_count(&mut out, member.keys.len());
+        out.put_u32_le(0);
+        for key in &member.keys {
+            out.put_u16_le(key.0);
+        }
     }
     out
 }
@@ -173,19 +148,31 @@ fn put_address(out: &mut BytesMut, address: Option<SocketAddr>) {
     out.put_bytes(0, 6);
 }
 
-fn put_keys(record: &Record) -> BytesMut {
+fn put_logs(record: &Record) -> BytesMut {
     let mut out = BytesMut::new();
     for (node, member) in &record.members {
-        for key in &member.keys {
-            out.put_u32_le(node.get());
-            out.put_u16_le(key.0);
-            out.put_u16_le(0);
+        let flags = if member.diverged { FLAG_DIVERGED } else { 0 };
+        out.put_u16_le(member.log.get());
+        out.put_u16_le(flags);
+        out.put_u32_le(node.get());
+        out.put_u64_le(member.term.0);
+        out.put_u128_le(member.incarnation.map_or(0, Incarnation::get));
+        out.put_u128_le(member.copy);
+        out.put_u128_le(member.copy_previous);
+        out.put_u32_le(0);
+        put_count(&mut out, member.grants.len());
+        for grant in &member.grants {
+            out.put_u64_le(grant.term.0);
+            out.put_u128_le(grant.incarnation.get());
+            out.put_u64_le(grant.seq.0);
+            out.put_u64_le(grant.chain);
+            out.put_u64_le(grant.time_ms);
         }
     }
     out
 }
 
-fn put_table(record: &Record) -> BytesMut {
+fn put_slots(record: &Record) -> BytesMut {
     let mut out = BytesMut::new();
     out.put_u32_le(record.ring_epoch().0);
     out.put_u32_le(0);
@@ -197,35 +184,25 @@ fn put_table(record: &Record) -> BytesMut {
     out
 }
 
-fn put_grants(record: &Record) -> BytesMut {
-    let mut out = BytesMut::new();
-    for (node, member) in &record.members {
-        for grant in &member.grants {
-            out.put_u32_le(node.get());
-            out.put_u32_le(0);
-            out.put_u64_le(grant.term.0);
-            out.put_u128_le(grant.incarnation.get());
-            out.put_u64_le(grant.seq.0);
-            out.put_u64_le(grant.chain);
-            out.put_u64_le(grant.time_ms);
-        }
-    }
-    out
-}
-
-/// Bytes that are read field by field. What is not there is an error, never a panic.
+/// A body that is read field by field. What is not there is an error, never a panic.
 struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    tag: u16,
+    rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
+    /// A field of this section cannot be what it is.
+    const fn wrong(&self, what: &'static str) -> AuthorityFileError {
+        AuthorityFileError::Field {
+            tag: self.tag,
+            what,
+        }
+    }
+
     fn take(&mut self, size: usize) -> Parsed<&'a [u8]> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let Some((field, _)) = rest.split_at_checked(size) else {
-            return Err(AuthorityFileError::Ends(self.bytes.len()));
-        };
-        self.at += size;
+        let split = self.rest.split_at_checked(size);
+        let (field, rest) = split.ok_or(AuthorityFileError::Ends(self.tag))?;
+        self.rest = rest;
         Ok(field)
     }
 
@@ -251,8 +228,32 @@ impl<'a> Cursor<'a> {
         self.array().map(u128::from_le_bytes)
     }
 
+    fn reserved(&mut self) -> Parsed<()> {
+        match self.u32()? {
+            0 => Ok(()),
+            _ => Err(self.wrong("reserved field")),
+        }
+    }
+
+    /// A count of at most `max`.
+    fn count(&mut self, max: u64) -> Parsed<u32> {
+        let count = self.u32()?;
+        if max < u64::from(count) {
+            return Err(self.wrong("count"));
+        }
+        Ok(count)
+    }
+
     const fn is_empty(&self) -> bool {
-        self.bytes.len() <= self.at
+        self.rest.is_empty()
+    }
+
+    fn finish(&self) -> Parsed<()> {
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(self.wrong("length"))
+        }
     }
 }
 
@@ -264,80 +265,62 @@ struct Sections<'a> {
 
 impl<'a> Sections<'a> {
     fn split(bytes: &'a [u8]) -> Parsed<Self> {
-        let mut cursor = Cursor { bytes, at: 0 };
-        let magic = cursor.u64()?;
-        if magic != MAGIC {
-            return Err(AuthorityFileError::Magic(magic));
-        }
-        let version = cursor.u32()?;
-        if version != VERSION {
-            return Err(AuthorityFileError::Version(version));
-        }
-        let count = cursor.u32()?;
-        if SECTION_COUNT_MAX < count {
-            return Err(impossible(0, "count of sections"));
-        }
+        let mut cursor = Cursor {
+            tag: 0,
+            rest: bytes,
+        };
         let mut sections = Self {
             known: BTreeMap::new(),
             kept: Vec::new(),
         };
-        let mut last_tag = 0;
-        for _ in 0..count {
+        while !cursor.is_empty() {
+            let before = cursor.tag;
             let tag = cursor.u16()?;
-            let flags = cursor.u16()?;
-            let size = to_usize(u64::from(cursor.u32()?));
-            let body = cursor.take(size)?;
-            let padding = cursor.take(size.next_multiple_of(ALIGN) - size)?;
-            if padding.iter().any(|byte| *byte != 0) {
-                return Err(impossible(tag, "padding"));
-            }
-            if tag <= last_tag {
+            if tag <= before {
                 return Err(AuthorityFileError::Order(tag));
             }
-            last_tag = tag;
-            if (TAG_CLUSTER..=TAG_GRANTS).contains(&tag) {
+            cursor.tag = tag;
+            if cursor.u16()? != 0 {
+                return Err(cursor.wrong("reserved field"));
+            }
+            let size = to_usize(u64::from(cursor.u32()?));
+            let body = cursor.take(size)?;
+            if (TAG_CLUSTER..=TAG_SLOTS).contains(&tag) {
                 sections.known.insert(tag, body);
-            } else if flags & FLAG_NEEDED != 0 {
+            } else if tag & TAG_OPTIONAL == 0 {
                 return Err(AuthorityFileError::Needed(tag));
             } else {
                 let body = Bytes::copy_from_slice(body);
-                sections.kept.push(KeptSection { tag, flags, body });
+                sections.kept.push(KeptSection { tag, body });
             }
-        }
-        if !cursor.is_empty() {
-            return Err(AuthorityFileError::Trailing(cursor.at));
         }
         Ok(sections)
     }
 
     fn body(&self, tag: u16) -> Parsed<Cursor<'a>> {
-        let bytes = self.known.get(&tag).copied();
-        let bytes = bytes.ok_or(AuthorityFileError::Missing(tag))?;
-        Ok(Cursor { bytes, at: 0 })
+        let rest = self.known.get(&tag).copied();
+        let rest = rest.ok_or(AuthorityFileError::Missing(tag))?;
+        Ok(Cursor { tag, rest })
     }
+}
 
-    /// The records of a section that is nothing but a list.
-    fn list(&self, tag: u16, size: usize, count_max: u64) -> Parsed<Cursor<'a>> {
-        let cursor = self.body(tag)?;
-        let length = cursor.bytes.len();
-        if !length.is_multiple_of(size) || to_usize(count_max) * size < length {
-            return Err(impossible(tag, "length"));
-        }
-        Ok(cursor)
-    }
+/// What section 2 says of a node.
+struct NodeLine {
+    weight: u32,
+    keys: Vec<Slot>,
+    address: Option<SocketAddr>,
 }
 
 /// Reads a file. Nothing in it can make this panic.
 pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
     let sections = Sections::split(bytes)?;
-    let mut members = read_members(&sections)?;
-    read_keys(&sections, &mut members)?;
-    read_grants(&sections, &mut members)?;
-    let table = read_table(&sections, &members)?;
+    let nodes = read_nodes(sections.body(TAG_MEMBERS)?)?;
+    let members = read_logs(sections.body(TAG_LOGS)?, nodes)?;
+    let table = read_slots(sections.body(TAG_SLOTS)?, &members)?;
     let mut cluster = sections.body(TAG_CLUSTER)?;
-    let wrong = |what| impossible(TAG_CLUSTER, what);
+    let id = ClusterId::new(cluster.u128()?);
     let record = Record {
-        cluster: ClusterId::new(cluster.u128()?).ok_or(wrong("cluster id"))?,
+        cluster: id.ok_or(cluster.wrong("cluster id"))?,
         ring_key: cluster.u128()?,
         generation: Generation(cluster.u64()?),
         segment_size: cluster.u64()?,
@@ -347,65 +330,59 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
         table: Arc::new(table),
         kept: sections.kept,
     };
-    if cluster.u32()? != 0 || !cluster.is_empty() {
-        return Err(wrong("length"));
-    }
+    cluster.reserved()?;
+    cluster.finish()?;
     if record.generation.0 == 0 {
-        return Err(wrong("generation"));
+        return Err(cluster.wrong("generation"));
     }
     if !segment_size_is_possible(record.segment_size) {
-        return Err(wrong("segment size"));
+        return Err(cluster.wrong("segment size"));
     }
     let log_max = record.members.values().map(|member| member.log.get()).max();
     if record.log_next <= u32::from(log_max.unwrap_or(0)) {
-        return Err(wrong("next log number"));
+        return Err(cluster.wrong("next log number"));
     }
     Ok(record)
 }
 
-fn read_members(sections: &Sections<'_>) -> Parsed<BTreeMap<NodeId, MemberRecord>> {
-    let tag = TAG_MEMBERS;
-    let wrong = |what| impossible(tag, what);
-    let mut cursor = sections.list(tag, MEMBER_SIZE, u64::from(limits::NODE_COUNT_MAX))?;
-    let mut members = BTreeMap::new();
-    let mut logs = BTreeSet::new();
+fn read_nodes(mut cursor: Cursor<'_>) -> Parsed<BTreeMap<NodeId, NodeLine>> {
+    let mut nodes = BTreeMap::new();
     while !cursor.is_empty() {
-        let node = NodeId::new(cursor.u32()?).ok_or(wrong("node id"))?;
-        let log = LogNumber::new(cursor.u16()?).ok_or(wrong("log number"))?;
-        let flags = cursor.u16()?;
+        let node = NodeId::new(cursor.u32()?).ok_or(cursor.wrong("node id"))?;
         let weight = cursor.u32()?;
-        let reserved = cursor.u32()?;
-        if flags & !MEMBER_DIVERGED != 0 || reserved != 0 {
-            return Err(wrong("flag"));
-        }
         if !(1..=NODE_WEIGHT_MAX).contains(&weight) {
-            return Err(wrong("weight"));
+            return Err(cursor.wrong("weight"));
         }
-        let mut member = MemberRecord::new(log, weight, Vec::new());
-        member.diverged = flags & MEMBER_DIVERGED != 0;
-        member.term = Term(cursor.u64()?);
-        member.incarnation = Incarnation::new(cursor.u128()?);
-        member.copy = cursor.u128()?;
-        member.copy_previous = cursor.u128()?;
-        member.address = read_address(&mut cursor)?;
-        if (member.term == Term(0)) != member.incarnation.is_none() {
-            return Err(wrong("term"));
+        let address = read_address(&mut cursor)?;
+        let key_count = cursor.count(u64::from(limits::NODE_KEY_COUNT_MAX))?;
+        cursor.reserved()?;
+        let mut keys = Vec::new();
+        for _ in 0..key_count {
+            keys.push(Slot(cursor.u16()?));
         }
-        if !logs.insert(log) || members.insert(node, member).is_some() {
-            return Err(wrong("member twice"));
+        let line = NodeLine {
+            weight,
+            keys,
+            address,
+        };
+        if nodes.insert(node, line).is_some() {
+            return Err(cursor.wrong("node twice"));
+        }
+        if to_usize(u64::from(limits::NODE_COUNT_MAX)) < nodes.len() {
+            return Err(cursor.wrong("count"));
         }
     }
-    if members.is_empty() {
-        return Err(wrong("count"));
+    if nodes.is_empty() {
+        return Err(cursor.wrong("count"));
     }
-    Ok(members)
+    Ok(nodes)
 }
 
 fn read_address(cursor: &mut Cursor<'_>) -> Parsed<Option<SocketAddr>> {
     let ip = Ipv6Addr::from(cursor.array::<16>()?);
     let port = cursor.u16()?;
     if cursor.array::<6>()? != [0; 6] {
-        return Err(impossible(TAG_MEMBERS, "address"));
+        return Err(cursor.wrong("address"));
     }
     if port == 0 {
         return Ok(None);
@@ -414,45 +391,79 @@ fn read_address(cursor: &mut Cursor<'_>) -> Parsed<Option<SocketAddr>> {
     Ok(Some(SocketAddr::new(ip, port)))
 }
 
-fn read_keys(
-    sections: &Sections<'_>,
-    members: &mut BTreeMap<NodeId, MemberRecord>,
-) -> Parsed<()> {
-    let tag = TAG_KEYS;
-    let key_count_max = to_usize(u64::from(limits::NODE_KEY_COUNT_MAX));
-    let count_max = u64::from(limits::NODE_KEY_COUNT_MAX) * u64::from(limits::NODE_COUNT_MAX);
-    let mut cursor = sections.list(tag, KEY_SIZE, count_max)?;
+/// Every node has exactly one log.
+fn read_logs(
+    mut cursor: Cursor<'_>,
+    mut nodes: BTreeMap<NodeId, NodeLine>,
+) -> Parsed<BTreeMap<NodeId, MemberRecord>> {
+    let mut members = BTreeMap::new();
+    let mut logs = BTreeSet::new();
     while !cursor.is_empty() {
+        let log = LogNumber::new(cursor.u16()?).ok_or(cursor.wrong("log number"))?;
+        let flags = cursor.u16()?;
+        if flags & !FLAG_DIVERGED != 0 {
+            return Err(cursor.wrong("flag"));
+        }
         let node = NodeId::new(cursor.u32()?);
-        let key = Slot(cursor.u16()?);
-        if cursor.u16()? != 0 {
-            return Err(impossible(tag, "flag"));
+        let line = node.and_then(|node| nodes.remove(&node));
+        let (Some(node), Some(line)) = (node, line) else {
+            return Err(cursor.wrong("node id"));
+        };
+        let mut member = MemberRecord::new(log, line.weight, line.keys);
+        member.address = line.address;
+        member.diverged = flags & FLAG_DIVERGED != 0;
+        member.term = Term(cursor.u64()?);
+        member.incarnation = Incarnation::new(cursor.u128()?);
+        member.copy = cursor.u128()?;
+        member.copy_previous = cursor.u128()?;
+        if (member.term == Term(0)) != member.incarnation.is_none() {
+            return Err(cursor.wrong("term"));
         }
-        let member = node.and_then(|node| members.get_mut(&node));
-        let member = member.ok_or(impossible(tag, "node id"))?;
-        if member.keys.len() == key_count_max {
-            return Err(impossible(tag, "count of keys"));
+        // Another backup as the keeper of a log is for a later version.
+        cursor.reserved()?;
+        member.grants = read_grants(&mut cursor, member.term)?;
+        if !logs.insert(log) || members.insert(node, member).is_some() {
+            return Err(cursor.wrong("log twice"));
         }
-        member.keys.push(key);
     }
-    Ok(())
+    if !nodes.is_empty() {
+        return Err(cursor.wrong("count"));
+    }
+    Ok(members)
 }
 
-fn read_table(
-    sections: &Sections<'_>,
+fn read_grants(cursor: &mut Cursor<'_>, term: Term) -> Parsed<Vec<Grant>> {
+    let mut grants: Vec<Grant> = Vec::new();
+    let count = cursor.count(to_u64(GRANT_COUNT_MAX))?;
+    for _ in 0..count {
+        let grant = Grant {
+            term: Term(cursor.u64()?),
+            incarnation: Incarnation::new(cursor.u128()?).ok_or(cursor.wrong("incarnation"))?,
+            seq: Seq(cursor.u64()?),
+            chain: cursor.u64()?,
+            time_ms: cursor.u64()?,
+        };
+        let before = grants.last().map_or(Term(0), |grant| grant.term);
+        if grant.term <= before || term < grant.term {
+            return Err(cursor.wrong("term of a grant"));
+        }
+        grants.push(grant);
+    }
+    Ok(grants)
+}
+
+fn read_slots(
+    mut cursor: Cursor<'_>,
     members: &BTreeMap<NodeId, MemberRecord>,
 ) -> Parsed<SlotTable> {
-    let tag = TAG_TABLE;
-    let mut cursor = sections.body(tag)?;
     let epoch = RingEpoch(cursor.u32()?);
-    if cursor.u32()? != 0 || epoch == RingEpoch(0) {
-        return Err(impossible(tag, "epoch"));
+    cursor.reserved()?;
+    if epoch == RingEpoch(0) {
+        return Err(cursor.wrong("epoch"));
     }
-    let rest = cursor.bytes.len() - cursor.at;
-    if !rest.is_multiple_of(RUN_SIZE)
-        || to_usize(u64::from(limits::SLOT_COUNT)) * RUN_SIZE < rest
-    {
-        return Err(impossible(tag, "length"));
+    let run_count_max = to_usize(u64::from(limits::SLOT_COUNT));
+    if run_count_max * RUN_SIZE < cursor.rest.len() {
+        return Err(cursor.wrong("count"));
     }
     let mut runs = Vec::new();
     while !cursor.is_empty() {
@@ -460,46 +471,115 @@ fn read_table(
             first: Slot(cursor.u16()?),
             last: Slot(cursor.u16()?),
         };
-        let node = NodeId::new(cursor.u32()?);
+        let owner = cursor.u32()?;
+        let node = NodeId::new(owner);
         if node.is_some_and(|node| !members.contains_key(&node)) {
-            return Err(impossible(tag, "owner"));
+            return Err(cursor.wrong("owner"));
         }
         runs.push(OwnedRun { slots, node });
     }
-    SlotTable::from_runs(epoch, runs).map_err(|_error| impossible(tag, "run"))
+    SlotTable::from_runs(epoch, runs).map_err(|_error| cursor.wrong("run"))
 }
 
-fn read_grants(
-    sections: &Sections<'_>,
-    members: &mut BTreeMap<NodeId, MemberRecord>,
-) -> Parsed<()> {
-    let tag = TAG_GRANTS;
-    let wrong = |what| impossible(tag, what);
-    let grant_count_max = u64::try_from(GRANT_COUNT_MAX).expect("a small number");
-    let count_max = grant_count_max * u64::from(limits::NODE_COUNT_MAX);
-    let mut cursor = sections.list(tag, GRANT_SIZE, count_max)?;
-    while !cursor.is_empty() {
-        let node = NodeId::new(cursor.u32()?);
-        if cursor.u32()? != 0 {
-            return Err(wrong("flag"));
-        }
-        let grant = Grant {
-            term: Term(cursor.u64()?),
-            incarnation: Incarnation::new(cursor.u128()?).ok_or(wrong("incarnation"))?,
-            seq: Seq(cursor.u64()?),
-            chain: cursor.u64()?,
-            time_ms: cursor.u64()?,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::authority::Shown;
+    use crate::backup::options::{NewCluster, NewNode};
+    use crate::limits::SEGMENT_SIZE_MIN;
+    use crate::model::{LogEnd, Random};
+
+    fn sample() -> Record {
+        let node = |number| NodeId::new(number).unwrap();
+        let new = NewCluster {
+            cluster: ClusterId::new(77).unwrap(),
+            ring_key: 5,
+            nodes: vec![
+                NewNode {
+                    node: node(9),
+                    weight: 2,
+                    keys: Vec::new(),
+                },
+                NewNode {
+                    node: node(4),
+                    weight: 1,
+                    keys: vec![Slot(1), Slot(40_000)],
+                },
+            ],
+            segment_size: SEGMENT_SIZE_MIN,
         };
-        let member = node.and_then(|node| members.get_mut(&node));
-        let member = member.ok_or(wrong("node id"))?;
-        let last = member.grants.last();
-        if grant.term <= last.map_or(Term(0), |last| last.term) || member.term < grant.term {
-            return Err(wrong("term"));
+        assert_eq!(new.check(), Ok(()));
+        let mut record = Record::create(&new, 1_000);
+        let member = record.members.get_mut(&node(4)).unwrap();
+        for life in 1..=20 {
+            let life = Incarnation::new(life).unwrap();
+            let end = LogEnd {
+                seq: Seq(7),
+                chain: 8,
+                ..LogEnd::default()
+            };
+            member.grant(life, Shown::Empty, life.get() << 100, &end, 2_000);
         }
-        if member.grants.len() == GRANT_COUNT_MAX {
-            return Err(wrong("count of grants"));
-        }
-        member.grants.push(grant);
+        member.address = Some("127.0.0.1:80".parse().unwrap());
+        member.diverged = true;
+        record.kept.push(KeptSection {
+            tag: TAG_OPTIONAL | 3,
+            body: Bytes::from_static(b"later"),
+        });
+        record
     }
-    Ok(())
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let record = sample();
+        let bytes = record.encode();
+        let again = Record::decode(&bytes).unwrap();
+        assert_eq!(again, record);
+        assert_eq!(again.encode(), bytes);
+        assert_eq!(again.log_next, 3);
+        let owner = again.table.owner(Slot(40_001));
+        assert_eq!(owner, NodeId::new(4));
+    }
+
+    #[test]
+    fn a_needed_section_that_is_not_known_is_refused() {
+        let mut bytes = BytesMut::from(&sample().encode()[..]);
+        put_section(&mut bytes, TAG_OPTIONAL | 9, b"fine");
+        assert!(decode(&bytes).is_ok());
+        let mut record = sample();
+        record.kept[0].tag = 5;
+        let needed = decode(&record.encode());
+        assert_eq!(needed, Err(AuthorityFileError::Needed(5)));
+        put_section(&mut bytes, 2, b"again");
+        assert_eq!(decode(&bytes), Err(AuthorityFileError::Order(2)));
+    }
+
+    #[test]
+    fn no_cut_is_taken_for_a_file() {
+        let mut record = sample();
+        record.kept.clear();
+        let bytes = record.encode();
+        for size in 0..bytes.len() {
+            assert!(decode(&bytes[..size]).is_err(), "cut at {size}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_and_what_it_takes_it_keeps() {
+        let bytes = sample().encode();
+        let mut random = Random::new(11);
+        let mut taken = 0;
+        for _ in 0..2_000 {
+            let mut mangled = bytes.to_vec();
+            for _ in 0..=random.below(3) {
+                let at = to_usize(random.below(to_u64(mangled.len())));
+                mangled[at] = u8::try_from(random.below(256)).unwrap();
+            }
+            if let Ok(record) = decode(&mangled) {
+                taken += 1;
+                assert_eq!(decode(&record.encode()), Ok(record));
+            }
+        }
+        assert!(0 < taken);
+    }
 }

@@ -176,13 +176,7 @@ mod tests {
     fn a_replaced_incarnation_is_known() {
         let mut member = MemberRecord::new(log(3), 1, Vec::new());
         for number in 1..=30 {
-            member.grant(
-                life(number),
-                Shown::Empty,
-                number,
-                &LogEnd::default(),
-                0,
-            );
+            member.grant(life(number), Shown::Empty, number, &LogEnd::default(), 0);
         }
         assert_eq!(member.grants.len(), GRANT_COUNT_MAX);
         assert!(member.was_replaced(life(29)));

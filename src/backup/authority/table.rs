@@ -40,14 +40,18 @@ pub(crate) struct TableParts {
 }
 
 impl TableParts {
-    /// Writes both lists anew from what is durable.
-    pub(crate) fn fill(&mut self, record: &Record, state: impl Fn(NodeId) -> MemberState) {
-        self.members.clear();
+    /// Writes both lists anew from what is durable. Tells whether they differ from before.
+    pub(crate) fn fill(
+        &mut self,
+        record: &Record,
+        state: impl Fn(&MemberRecord) -> MemberState,
+    ) -> bool {
+        let before = self.members.split();
         for (node, member) in &record.members {
             let line = Member {
                 node: *node,
                 log: member.log,
-                state: state(*node),
+                state: state(member),
                 term: member.term,
                 incarnation: member.incarnation.map_or(0, Incarnation::get),
                 address: member.address,
@@ -55,7 +59,7 @@ impl TableParts {
             put_member(&mut self.members, &line);
         }
         if self.epoch == Some(record.ring_epoch()) {
-            return;
+            return before != self.members;
         }
         self.epoch = Some(record.ring_epoch());
         self.runs.clear();
@@ -66,5 +70,6 @@ impl TableParts {
             };
             put_slot_run(&mut self.runs, &run);
         }
+        true
     }
 }
