@@ -18,6 +18,8 @@ mod serve;
 mod start;
 mod status;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -170,6 +170,9 @@ impl Running {
         {
             return refusal(RefusalCode::Unexpected, "registered already");
         }
+        if register.log.is_some_and(|log| log != member.log) {
+            return refusal(RefusalCode::WrongLog, "this folder is another node's");
+        }
         if let Some(text) = self.test_age(register, member.term, &stream.durable) {
             return Err((RefusalCode::BackupOlder, text));
         }
@@ -185,7 +188,7 @@ impl Running {
             return refusal(RefusalCode::Diverged, text);
         }
         if !latest.takes(shown) {
-            let text = "this folder is a copy, an old one, or another node's";
+            let text = "this folder is a copy or an old one";
             return refusal(RefusalCode::WrongLog, text);
         }
         self.test_in_use(now, greeted.incarnation, stream)?;

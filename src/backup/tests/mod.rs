@@ -1,0 +1,12 @@
+//! The backup's core in memory: a fake disk, and peers that speak in encoded frames.
+
+mod append;
+mod bench;
+mod fence;
+mod random;
+mod register;
+mod serve;
+mod start;
+mod upkeep;
+
+use bench::{Bench, FakeNode, life, log, node};
