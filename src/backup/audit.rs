@@ -75,7 +75,7 @@ impl Running {
         }
         desk.last_ticket += 1;
         desk.running = Some((desk.last_ticket, std::mem::take(&mut desk.waiting)));
-        let streams = self.streams.values().filter(|stream| stream.exists);
+        let streams = self.streams.values().filter(|stream| stream.exists());
         out.effect(Effect::Disk(DiskRequest::Audit {
             ends: streams.map(|stream| (stream.log, stream.durable)).collect(),
             ring_key: self.authority.record().ring_key,

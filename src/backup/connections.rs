@@ -1,11 +1,13 @@
 //! Connections: the handshake, who may say what, and how a connection ends.
 
+use super::stream::Stream;
 use super::{Running, Stage};
 use crate::clock::{Now, Tick};
 use crate::limits;
 use crate::model::{Incarnation, LogNumber, NodeId};
 use crate::protocol::{
-    Frame, Hello, Message, PeerRole, RefusalCode, Refused, VERSION_MAX, VERSION_MIN, Welcome,
+    Frame, Hello, MemberState, Message, PeerRole, RefusalCode, Refused, VERSION_MAX, VERSION_MIN,
+    Welcome,
 };
 use crate::role::{Effect, Level, Outbox, PeerId};
 
@@ -106,13 +108,14 @@ impl Running {
             }
         };
         match standing {
-            Standing::Fresh => match message {
-                Message::Hello(hello) => self.on_hello(now, asker, &hello, out),
-                _ => {
+            Standing::Fresh => {
+                if let Message::Hello(hello) = message {
+                    self.on_hello(now, asker, &hello, out);
+                } else {
                     let text = "the first frame of a connection is a hello";
                     self.refuse(asker, RefusalCode::Unexpected, text, out);
                 }
-            },
+            }
             Standing::Established(greeted) => self.route(now, asker, greeted, message, out),
             Standing::Closing => (),
         }
@@ -245,6 +248,16 @@ impl Running {
                 let text = format!("a backup takes no {kind} from a {:?}", greeted.role);
                 self.refuse(asker, RefusalCode::Unexpected, &text, out);
             }
+        }
+    }
+
+    /// How the member of a log stands now.
+    pub(super) fn state_of(&self, stream: &Stream) -> MemberState {
+        let silence_ms_max = self.options.limits.silence_ms_max;
+        let peer = stream.owner.and_then(|owner| self.peers.get(&owner.peer));
+        match peer {
+            Some(peer) if peer.is_talking(self.turn, silence_ms_max) => MemberState::Present,
+            Some(_) | None => MemberState::Away,
         }
     }
 

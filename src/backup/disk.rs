@@ -1,5 +1,6 @@
 //! What the disk answers, and what follows when it cannot do what was asked.
 
+use super::stream::Stream;
 use super::{Running, Stage};
 use crate::clock::Now;
 use crate::role::{DiskFault, DiskReply, DiskRequest, Effect, ExitCode, Level, Outbox};
@@ -64,13 +65,13 @@ impl Running {
         report: Option<crate::role::LogReport>,
         out: &mut Outbox,
     ) {
-        let opening = self.streams.get(&log).is_some_and(|stream| stream.opening);
+        let opening = self.streams.get(&log).is_some_and(Stream::is_opening);
         if opening {
             self.on_recovered(now, log, report, out);
             return;
         }
         match (self.streams.get_mut(&log), report) {
-            (Some(stream), Some(report)) if !stream.exists => {
+            (Some(stream), Some(report)) if !stream.exists() => {
                 stream.opened(report);
                 self.on_created(log);
             }
@@ -118,7 +119,7 @@ impl Running {
             }
             DiskRequest::PrepareSegment { log } => {
                 self.say(Level::Warn, format!("no spare segment: {text}"), out);
-                self.on_segment_failed(*log, lacks_room);
+                self.on_segment_failed(*log, fault);
             }
             DiskRequest::MakeCheckpoint { log, .. } => {
                 self.say(
@@ -158,7 +159,7 @@ impl Running {
     /// Ends the process once everything that was accepted is durable and acknowledged.
     pub(super) fn try_to_end(&mut self, out: &mut Outbox) {
         assert!(self.stage == Stage::Stopping);
-        let quiet = self.streams.values().all(super::stream::Stream::is_quiet);
+        let quiet = self.streams.values().all(Stream::is_quiet);
         let saved = self.authority.is_durable() || self.disk.save_failed;
         if !quiet || !saved || self.authority.is_saving() {
             return;

@@ -249,10 +249,8 @@ impl Running {
     }
 
     fn say_refusal(&mut self, node: NodeId, code: RefusalCode, text: &str, out: &mut Outbox) {
-        let level = match code {
-            RefusalCode::BackupOlder | RefusalCode::Diverged => Level::Alarm,
-            _ => Level::Warn,
-        };
+        let grave = matches!(code, RefusalCode::BackupOlder | RefusalCode::Diverged);
+        let level = if grave { Level::Alarm } else { Level::Warn };
         let text = format!("node {node} is refused, {}: {text}", code.name());
         self.say(level, text, out);
     }
@@ -280,7 +278,7 @@ impl Running {
             return;
         }
         assert!(stream.owner.is_none(), "the one before was released");
-        if !stream.exists {
+        if !stream.exists() {
             stream.fence = Fence::Creating(claim);
             out.effect(Effect::Disk(DiskRequest::CreateLog {
                 log,

@@ -12,7 +12,8 @@ use super::connections::Asker;
 use crate::limits;
 use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place};
 use crate::protocol::{
-    CheckpointPart, EntryRead, Fetch, Fetched, Members, Message, RefusalCode, SlotRuns, Table,
+    CheckpointPart, EntryRead, Fetch, Fetched, MemberState, Members, Message, RefusalCode,
+    SlotRuns, Table,
 };
 use crate::role::{DiskFault, DiskRequest, Effect, Level, Outbox, PeerId};
 
@@ -77,7 +78,7 @@ impl ReadFor {
 impl Running {
     pub(super) fn on_fetch(&mut self, asker: Asker, fetch: &Fetch, out: &mut Outbox) {
         let log = fetch.log;
-        let Some(stream) = self.streams.get(&log).filter(|stream| stream.exists) else {
+        let Some(stream) = self.streams.get(&log).filter(|stream| stream.exists()) else {
             self.refuse(asker, RefusalCode::WrongLog, "no such log is here", out);
             return;
         };
@@ -114,7 +115,7 @@ impl Running {
 
     pub(super) fn on_checkpoint_ask(&mut self, asker: Asker, ask: Fetch, out: &mut Outbox) {
         let log = ask.log;
-        let Some(stream) = self.streams.get_mut(&log).filter(|stream| stream.exists) else {
+        let Some(stream) = self.streams.get_mut(&log).filter(|stream| stream.exists()) else {
             self.refuse(asker, RefusalCode::WrongLog, "no such log is here", out);
             return;
         };
@@ -150,7 +151,7 @@ impl Running {
         let kept = place
             .log()
             .and_then(|log| self.streams.get(&log))
-            .is_some_and(|stream| stream.exists && place.offset() < stream.durable.offset);
+            .is_some_and(|stream| stream.exists() && place.offset() < stream.durable.offset);
         if !kept {
             let nothing = EntryRead { place, entry: None };
             Message::EntryRead(nothing).write_for(out.buffer(asker.peer), asker.request);
@@ -263,10 +264,8 @@ impl Running {
                 ReadFor::Blocks { asker, .. }
                 | ReadFor::Checkpoint { asker, .. }
                 | ReadFor::Entry { asker, .. },
-            ) => {
-                if self.end_read(asker) {
-                    self.refuse(asker, RefusalCode::NotReady, text, out);
-                }
+            ) if self.end_read(asker) => {
+                self.refuse(asker, RefusalCode::NotReady, text, out);
             }
             Some(ReadFor::Proof { log, .. }) => {
                 if let Some(stream) = self.streams.get_mut(&log) {
@@ -279,7 +278,8 @@ impl Running {
                     stream.retention.age_failed(again);
                 }
             }
-            None => (),
+            Some(ReadFor::Blocks { .. } | ReadFor::Checkpoint { .. } | ReadFor::Entry { .. })
+            | None => (),
         }
     }
 
@@ -315,12 +315,13 @@ impl Running {
 
     /// Writes the lists of the table anew. Tells whether they differ from before.
     fn refresh_table(&mut self) -> bool {
-        let now = self.turn;
-        let silence_ms_max = self.options.limits.silence_ms_max;
-        for stream in self.streams.values_mut() {
-            let peer = stream.owner.and_then(|owner| self.peers.get(&owner.peer));
-            let talking = peer.is_some_and(|peer| peer.is_talking(now, silence_ms_max));
-            stream.state = super::stream::state_of(talking);
+        let states: Vec<MemberState> = self
+            .streams
+            .values()
+            .map(|stream| self.state_of(stream))
+            .collect();
+        for (stream, state) in self.streams.values_mut().zip(states) {
+            stream.state = state;
         }
         let record = self.authority.record();
         let streams = &self.streams;

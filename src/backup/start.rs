@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::authority::{MemberRecord, Record};
+use super::stream::{OnDisk, Stream};
 use super::{BackupOptions, Running, Stage};
 use crate::clock::{Now, Tick};
 use crate::model::{LogNumber, Seq};
@@ -288,9 +289,6 @@ impl Running {
         for log in self.streams.keys() {
             out.effect(Effect::Disk(DiskRequest::OpenLog { log: *log }));
         }
-        for stream in self.streams.values_mut() {
-            stream.opening = true;
-        }
         self.measure(now, out);
     }
 
@@ -316,6 +314,8 @@ impl Running {
                 self.alarm_and_exit(text, out);
                 return;
             }
+            let stream = self.streams.get_mut(&log).expect("every member has one");
+            stream.on_disk = OnDisk::Missing;
             self.opened_one(now, log, out);
             return;
         };
@@ -329,7 +329,7 @@ impl Running {
         stream.opened(report);
         if let Some(torn) = torn {
             // Nothing behind the readable end was acknowledged: acknowledging waits for the sync.
-            stream.cutting = true;
+            stream.on_disk = OnDisk::Cutting;
             let text = format!("log {log} has an unfinished write, it is put aside: {torn}");
             self.say(Level::Warn, text, out);
             out.effect(Effect::Disk(DiskRequest::CutLog { log, to }));
@@ -341,7 +341,7 @@ impl Running {
     /// The tail of a log is put aside.
     pub(super) fn on_cut(&mut self, now: Now, log: LogNumber, size: u64, out: &mut Outbox) {
         if let Some(stream) = self.streams.get_mut(&log) {
-            stream.cutting = false;
+            stream.on_disk = OnDisk::Open;
             self.say(
                 Level::Info,
                 format!("log {log}: {size} bytes put aside"),
@@ -352,16 +352,13 @@ impl Running {
     }
 
     fn opened_one(&mut self, now: Now, log: LogNumber, out: &mut Outbox) {
-        if let Some(stream) = self.streams.get_mut(&log) {
-            stream.opening = false;
-        }
         self.touch(log);
         self.become_ready(now, out);
     }
 
     /// Everything is open and measured: serve.
     pub(super) fn become_ready(&mut self, now: Now, out: &mut Outbox) {
-        let opening = self.streams.values().any(|stream| stream.opening);
+        let opening = self.streams.values().any(Stream::is_opening);
         if self.stage != Stage::Opening || opening || self.disk.free_size.is_none() {
             return;
         }

@@ -107,10 +107,7 @@ impl Running {
             "connections": self.peers.len(),
             "last_audit": last_audit,
         });
-        match head {
-            Value::Object(head) => head,
-            _ => Map::new(),
-        }
+        head.as_object().cloned().unwrap_or_default()
     }
 
     fn is_healthy(&self) -> bool {

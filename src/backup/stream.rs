@@ -61,8 +61,8 @@ pub(super) struct Stream {
     pub(super) node: NodeId,
     /// Bytes of a segment.
     pub(super) segment_size: u64,
-    /// Is there a log on the disk? Made at the first grant.
-    pub(super) exists: bool,
+    /// What there is of it on the disk.
+    pub(super) on_disk: OnDisk,
     /// Offset of the oldest block that is kept.
     pub(super) first_offset: u64,
     /// Where the log ends with what was handed to the disk.
@@ -95,23 +95,23 @@ pub(super) struct Stream {
     pub(super) full_from: Option<Seq>,
     /// A read of what a block should be equal to is under way.
     pub(super) proving: bool,
-    /// The tail is being put aside.
-    pub(super) cutting: bool,
-    /// The start waits for this log.
-    pub(super) opening: bool,
     in_flight: VecDeque<InFlight>,
     in_flight_size: u64,
     recent: VecDeque<LogEnd>,
     resend_told: Option<(Seq, Tick)>,
 }
 
-/// How a member stands whose owner is there and talking, or not.
-pub(super) const fn state_of(talking: bool) -> MemberState {
-    if talking {
-        MemberState::Present
-    } else {
-        MemberState::Away
-    }
+/// What there is of a log on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDisk {
+    /// It is being looked for.
+    Opening,
+    /// Its tail is being put aside.
+    Cutting,
+    /// There is none; it is made at the first grant.
+    Missing,
+    /// It is open.
+    Open,
 }
 
 /// What the owner of a stream is to be told at the end of the turn.
@@ -130,7 +130,7 @@ impl Stream {
             log,
             node,
             segment_size,
-            exists: false,
+            on_disk: OnDisk::Opening,
             first_offset: 0,
             accepted: LogEnd::default(),
             durable: LogEnd::default(),
@@ -147,8 +147,6 @@ impl Stream {
             answer: Answer::default(),
             full_from: None,
             proving: false,
-            cutting: false,
-            opening: false,
             in_flight: VecDeque::new(),
             in_flight_size: 0,
             recent: VecDeque::new(),
@@ -158,9 +156,9 @@ impl Stream {
 
     /// Takes what recovery found. The report was judged.
     pub(super) fn opened(&mut self, report: LogReport) {
-        assert!(!self.exists);
+        assert!(!self.exists());
         assert!(self.in_flight.is_empty());
-        self.exists = true;
+        self.on_disk = OnDisk::Open;
         self.segment_size = report.segment_size;
         self.first_offset = report.first_offset;
         self.accepted = report.end;
@@ -173,9 +171,19 @@ impl Stream {
         }
     }
 
+    /// Is there a log that can be read?
+    pub(super) const fn exists(&self) -> bool {
+        matches!(self.on_disk, OnDisk::Cutting | OnDisk::Open)
+    }
+
+    /// Does the start wait for this log?
+    pub(super) const fn is_opening(&self) -> bool {
+        matches!(self.on_disk, OnDisk::Opening | OnDisk::Cutting)
+    }
+
     /// Is nothing on its way to the disk or back?
     pub(super) fn is_quiet(&self) -> bool {
-        self.in_flight.is_empty() && !self.cutting
+        self.in_flight.is_empty() && !self.is_opening()
     }
 
     /// Bytes on their way to the disk.

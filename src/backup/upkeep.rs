@@ -14,7 +14,7 @@ use crate::limits;
 use crate::log::{Block, SEGMENT_HEADER_SIZE, Verify};
 use crate::model::{LogEnd, LogNumber, Seq};
 use crate::protocol::{Beat, Fetch, MemberState};
-use crate::role::{CheckpointInfo, DiskRequest, Effect, FileName, Level, Outbox};
+use crate::role::{CheckpointInfo, DiskFault, DiskRequest, Effect, FileName, Level, Outbox};
 
 /// Pause before background work that failed is tried again.
 pub(super) const BACKGROUND_RETRY_MS: u64 = 60_000;
@@ -169,12 +169,12 @@ impl Running {
         let silence_ms_max = self.options.limits.silence_ms_max;
         let mut fell_silent = Vec::new();
         for stream in self.streams.values() {
-            let peer = stream.owner.and_then(|owner| self.peers.get(&owner.peer));
-            let talking = peer.is_some_and(|peer| peer.is_talking(now.tick, silence_ms_max));
-            let present = stream.state == MemberState::Present;
-            self.table_changed |= talking != present;
-            if present && !talking {
-                fell_silent.push(stream.node);
+            let state = self.state_of(stream);
+            if state != stream.state {
+                self.table_changed = true;
+                if state == MemberState::Away && stream.owner.is_some() {
+                    fell_silent.push(stream.node);
+                }
             }
             self.touched.insert(stream.log);
         }
@@ -215,7 +215,7 @@ impl Running {
         let Some(stream) = self.streams.get_mut(&log) else {
             return;
         };
-        if self.stage != Stage::Serving || !stream.exists {
+        if self.stage != Stage::Serving || !stream.exists() {
             return;
         }
         if matches!(stream.spare, Spare::Due(at) if at <= now.tick) {
@@ -325,12 +325,12 @@ impl Running {
         }
     }
 
-    pub(super) fn on_segment_failed(&mut self, log: LogNumber, lacks_room: bool) {
+    pub(super) fn on_segment_failed(&mut self, log: LogNumber, fault: &DiskFault) {
         let again = self.turn.plus_ms(self.options.limits.free_space_ms);
         if let Some(stream) = self.streams.get_mut(&log) {
             stream.spare = Spare::Due(again);
             stream.spare_failed = true;
-            self.disk.exhausted |= lacks_room;
+            self.disk.exhausted |= *fault == DiskFault::NoSpace;
         }
     }
 

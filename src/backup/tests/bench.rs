@@ -40,7 +40,7 @@ pub(super) fn life(number: u128) -> Incarnation {
 }
 
 pub(super) fn cluster() -> ClusterId {
-    ClusterId::new(0xc0ffee).unwrap()
+    ClusterId::new(0x00c0_ffee).unwrap()
 }
 
 /// A log as the fake disk has it.
@@ -296,13 +296,24 @@ pub(super) struct Bench {
     lives: u128,
 }
 
-pub(super) fn options(create: bool, seed: u128) -> BackupOptions {
+pub(super) fn options(seed: u128) -> BackupOptions {
+    BackupOptions {
+        create: None,
+        address: "127.0.0.1:7000".parse().unwrap(),
+        incarnation: life(seed + 1_000_000),
+        limits: BackupLimits::STANDARD,
+        id_seed: u64::try_from(seed).unwrap(),
+    }
+}
+
+/// Options that make a cluster of three nodes.
+pub(super) fn options_to_create(seed: u128) -> BackupOptions {
     let new = |number, weight| NewNode {
         node: node(number),
         weight,
         keys: Vec::new(),
     };
-    let create = create.then(|| NewCluster {
+    let create = Some(NewCluster {
         cluster: cluster(),
         ring_key: 99,
         nodes: vec![new(1, 1), new(2, 1), new(3, 2)],
@@ -310,10 +321,7 @@ pub(super) fn options(create: bool, seed: u128) -> BackupOptions {
     });
     BackupOptions {
         create,
-        address: "127.0.0.1:7000".parse().unwrap(),
-        incarnation: life(seed + 1_000_000),
-        limits: BackupLimits::STANDARD,
-        id_seed: u64::try_from(seed).unwrap(),
+        ..options(seed)
     }
 }
 
@@ -345,7 +353,7 @@ impl Bench {
 
     /// A backup of a new cluster of three nodes that serves.
     pub(super) fn serving() -> Self {
-        let mut bench = Self::blank(options(true, 1));
+        let mut bench = Self::blank(options_to_create(1));
         bench.settle();
         assert!(bench.ready, "{:?} {:?}", bench.exit, bench.said);
         bench.disk.done.clear();
@@ -355,7 +363,7 @@ impl Bench {
     /// The process dies and starts again with what the disk has. Nobody is connected any more.
     pub(super) fn crash(&mut self) {
         self.lives += 1;
-        self.backup = Backup::new(options(false, self.lives));
+        self.backup = Backup::new(options(self.lives));
         self.disk.queue.clear();
         self.out = Outbox::new();
         self.inbox.clear();
@@ -460,6 +468,15 @@ impl Bench {
             self.input(Input::Disk(reply));
         }
         count
+    }
+
+    /// The disk carries out the oldest requests, but nobody hears of it: the process dies.
+    pub(super) fn disk_lose(&mut self, count: u64) {
+        for _ in 0..count {
+            if let Some(request) = self.disk.queue.pop_front() {
+                self.disk.run(request);
+            }
+        }
     }
 
     /// The disk carries out whatever it is asked until nothing is left.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{Bench, FakeNode, log, node};
-use crate::model::{Incarnation, LogNumber, NodeId, Random, Seq, Term, to_u64, to_usize};
+use crate::model::{Incarnation, LogNumber, Random, Seq, Term, to_u64, to_usize};
 use crate::protocol::{Append, Beat, Message};
 use crate::role::PeerId;
 
@@ -245,6 +245,8 @@ impl World {
         }
         self.late.clear();
         self.witness.judge(&self.bench);
+        let count = self.random.below(6);
+        self.bench.disk_lose(count);
         self.bench.crash_and_settle();
     }
 }
@@ -295,10 +297,4 @@ fn a_term_has_one_life_and_a_place_one_block() {
             "{what}: {counts:?}"
         );
     }
-}
-
-#[test]
-fn nodes_are_not_mixed_up() {
-    let number_of = |log: LogNumber| NodeId::new(u32::from(log.get()));
-    assert_eq!(number_of(log(2)), Some(node(2)));
 }

@@ -1,6 +1,6 @@
 //! Blank, used, foreign, damaged and unfinished folders.
 
-use super::bench::{cluster, options};
+use super::bench::{cluster, options, options_to_create};
 use super::{Bench, FakeNode, life, log};
 use crate::backup::authority::Record;
 use crate::model::{ClusterId, NodeId, Seq, Slot, Term};
@@ -9,7 +9,7 @@ use crate::role::{ExitCode, Level};
 
 #[test]
 fn a_blank_folder_is_refused() {
-    let mut bench = Bench::blank(options(false, 1));
+    let mut bench = Bench::blank(options(1));
     bench.settle();
     let (code, text) = bench.exit.clone().unwrap();
     assert_eq!(code, ExitCode::Usage);
@@ -24,7 +24,7 @@ fn a_blank_folder_is_refused() {
 
 #[test]
 fn a_new_cluster_is_durable_before_anybody_is_answered() {
-    let mut bench = Bench::blank(options(true, 1));
+    let mut bench = Bench::blank(options_to_create(1));
     bench.settle();
     assert!(bench.ready);
     let saved = bench.disk.done.iter().position(|name| *name == "save_file");
@@ -50,7 +50,7 @@ fn a_new_cluster_is_durable_before_anybody_is_answered() {
 
 #[test]
 fn before_the_record_is_saved_a_crash_leaves_a_blank_folder() {
-    let mut bench = Bench::blank(options(true, 1));
+    let mut bench = Bench::blank(options_to_create(1));
     bench.input(crate::role::Input::Elapsed);
     for _ in 0..4 {
         assert!(bench.disk_step());
@@ -68,7 +68,7 @@ fn a_folder_in_use_is_opened_again_and_not_made_anew() {
     assert_eq!(bench.status()["cluster"], cluster().to_string());
 
     let disk = std::mem::take(&mut bench.disk);
-    let mut bench = Bench::blank(options(true, 2));
+    let mut bench = Bench::blank(options_to_create(2));
     let authority = disk.authority.clone();
     bench.disk = disk;
     bench.settle();
@@ -82,7 +82,7 @@ fn no_cluster_is_made_over_logs() {
     let mut bench = Bench::serving();
     FakeNode::new(1, 10).join(&mut bench);
     let disk = std::mem::take(&mut bench.disk);
-    let mut bench = Bench::blank(options(true, 2));
+    let mut bench = Bench::blank(options_to_create(2));
     bench.disk = disk;
     bench.disk.authority = None;
     bench.settle();
@@ -129,9 +129,11 @@ fn damage_is_named_and_not_served() {
     assert_eq!(bench.alarms(), 1);
 }
 
+type Change = fn(&mut Bench);
+
 #[test]
 fn a_log_below_what_was_committed_or_granted_is_not_served() {
-    let cases: [(fn(&mut Bench), &str); 6] = [
+    let cases: [(Change, &str); 6] = [
         (
             |bench| {
                 bench.disk.logs.get_mut(&log(1)).unwrap().blocks.pop();
@@ -199,7 +201,7 @@ fn an_unfinished_write_is_put_aside_before_serving() {
 
 #[test]
 fn strangers_are_told_that_it_starts() {
-    let mut bench = Bench::blank(options(true, 1));
+    let mut bench = Bench::blank(options_to_create(1));
     let peer = bench.open();
     let hello = Hello {
         version_min: 1,
@@ -218,7 +220,7 @@ fn strangers_are_told_that_it_starts() {
 
 #[test]
 fn a_poisoned_start_ends() {
-    let mut bench = Bench::blank(options(true, 1));
+    let mut bench = Bench::blank(options_to_create(1));
     bench
         .disk
         .faults
