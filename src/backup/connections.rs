@@ -71,6 +71,10 @@ impl Peer {
         matches!(self.standing, Standing::Established(_))
     }
 
+    pub(super) const fn is_closing(&self) -> bool {
+        matches!(self.standing, Standing::Closing)
+    }
+
     /// Did it talk lately? One that is not read from cannot be heard.
     pub(super) fn is_talking(&self, now: Tick, silence_ms_max: u64) -> bool {
         self.is_established() && (self.paused || now <= self.heard.plus_ms(silence_ms_max))

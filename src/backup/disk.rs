@@ -164,11 +164,13 @@ impl Running {
         if !quiet || !saved || self.authority.is_saving() {
             return;
         }
-        for peer in self.peers.keys() {
-            out.effect(Effect::Close {
-                peer: *peer,
-                reason: "the backup ends".to_owned(),
-            });
+        for (peer, state) in &self.peers {
+            if !state.is_closing() {
+                out.effect(Effect::Close {
+                    peer: *peer,
+                    reason: "the backup ends".to_owned(),
+                });
+            }
         }
         self.exit(ExitCode::Ok, "stopped".to_owned(), out);
     }

@@ -292,7 +292,8 @@ impl Running {
     fn check_invariants(&self) {
         for (log, stream) in &self.streams {
             stream.check_invariants();
-            let (_, member) = self.authority.record().member_of(*log).expect("(5)");
+            let member = &self.authority.record().members[&stream.node];
+            assert!(member.log == *log, "(5)");
             // (5) Every stream is a member's, and no block is of a term that was not granted.
             assert!(stream.accepted.term <= member.term, "(5)");
             if let Some(owner) = &stream.owner {

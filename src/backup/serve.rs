@@ -17,6 +17,12 @@ use crate::protocol::{
 };
 use crate::role::{DiskFault, DiskRequest, Effect, Level, Outbox, PeerId};
 
+/// Reads under way for all peers at a time: also of those that are gone meanwhile.
+const OPEN_READ_COUNT_MAX: usize = 4_096;
+
+/// Askers for a checkpoint that wait until a newer one is made.
+const HELD_COUNT_MAX: usize = 64;
+
 /// What a read is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadFor {
@@ -169,8 +175,8 @@ impl Running {
         if !peer.is_established() {
             return None;
         }
-        if max <= peer.read_count {
-            let text = format!("more than {max} reads at a time");
+        if max <= peer.read_count || OPEN_READ_COUNT_MAX <= self.reads.open.len() {
+            let text = format!("more than {max} reads at a time, or too many of all peers");
             self.refuse(asker, RefusalCode::TooManyFrames, &text, out);
             return None;
         }
@@ -342,6 +348,3 @@ impl Running {
         Message::Table(table).write_for(out.buffer(asker.peer), asker.request);
     }
 }
-
-/// Askers for a checkpoint that wait until a newer one is made.
-const HELD_COUNT_MAX: usize = 64;

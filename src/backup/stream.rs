@@ -230,7 +230,7 @@ impl Stream {
         match self.recent_end(end.seq) {
             Some(here) if *here == end => Verdict::Repeated,
             Some(here) => Verdict::Differs(format!(
-                "block {} of term {} has chain value {:016x}, here it is of term {} and has {:016x}",
+                "block {} of term {} has chain value {:016x}, here it is of term {}, {:016x}",
                 end.seq, end.term, end.chain, here.term, here.chain
             )),
             None => Verdict::Unproved,

@@ -219,6 +219,31 @@ fn strangers_are_told_that_it_starts() {
 }
 
 #[test]
+fn a_peer_that_comes_while_logs_are_opened_comes_too_early() {
+    let mut bench = Bench::serving();
+    bench.crash();
+    bench.input(crate::role::Input::Elapsed);
+    bench.disk_do("load_file");
+    let early = bench.open();
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        role: PeerRole::Front,
+        cluster: None,
+        node: None,
+        incarnation: life(3),
+    };
+    bench.say_to(early, &Message::Hello(hello));
+    assert_eq!(bench.heard(early), ["refused not_ready"]);
+    // An orderly end waits for the disk even then.
+    bench.input(crate::role::Input::Stop);
+    assert!(bench.exit.is_none());
+    bench.settle();
+    assert_eq!(bench.exit_code(), Some(ExitCode::Ok));
+    assert!(!bench.ready);
+}
+
+#[test]
 fn a_poisoned_start_ends() {
     let mut bench = Bench::blank(options_to_create(1));
     bench
