@@ -49,9 +49,6 @@ impl<'a> Message<'a> {
             FrameKind::Goaway => Self::Goaway,
             FrameKind::Request => {
                 let count = reader.count(limits::BATCH_COUNT_MAX)?;
-                if count == 0 {
-                    return Err(reader.wrong(4));
-                }
                 Self::Request {
                     deadline_ms: reader.u32()?,
                     operations: Operations(reader.bytes(count * OPERATION_SIZE)?),

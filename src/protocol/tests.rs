@@ -144,7 +144,7 @@ fn unknown_header_flags_are_refused() {
             0
         };
         let mut header = Header::bare(*kind);
-        header.flags = known << 1 | 0x8000;
+        header.flags = !known;
         let mut frame = header.to_bytes().to_vec();
         mend(&mut frame);
         assert_eq!(
@@ -208,9 +208,6 @@ fn counts_are_bounded_before_the_records_are_looked_at() {
         needed: 8_192 * 96,
     };
     assert_eq!(read_error(&header), missing);
-    header[24..28].fill(0);
-    mend(&mut header);
-    assert_eq!(read_error(&header), MessageError::Field { at: 24 });
 }
 
 #[test]
@@ -234,13 +231,6 @@ fn the_largest_batch_fits() {
     };
     assert_eq!(operations.len(), 8_192);
     assert_eq!(operations.arrays().count(), 8_192);
-}
-
-#[test]
-#[should_panic(expected = "at least one operation")]
-fn an_empty_request_is_not_written() {
-    let mut out = BytesMut::new();
-    RequestWriter::begin(&mut out, 1, RingEpoch(0), 0).finish(&mut out);
 }
 
 #[test]
@@ -303,14 +293,13 @@ fn rows_and_audit_rows_name_a_currency() {
         let mut bytes = bytes.to_vec();
         mend(&mut bytes);
         let (frame, _) = split(&bytes, FRAME_SIZE_MAX).unwrap().unwrap();
-        match Message::read(&frame).unwrap() {
-            Message::Rows { index: 8, rows } => {
-                assert_eq!(rows.iter().next().unwrap().err(), expected);
-            }
-            Message::AuditTold { rows } => {
-                assert_eq!(rows.iter().next().unwrap().err(), expected);
-            }
-            other => panic!("{other:?}"),
+        let message = Message::read(&frame).unwrap();
+        if let Message::Rows { index: 8, rows } = message {
+            assert_eq!(rows.iter().next().unwrap().err(), expected);
+        } else if let Message::AuditTold { rows } = message {
+            assert_eq!(rows.iter().next().unwrap().err(), expected);
+        } else {
+            panic!("{message:?}");
         }
     };
     check(&out, None);
@@ -439,7 +428,7 @@ fn operations_of_a_frame_are_read_one_by_one() {
     let read: Vec<_> = Operations::new(&bytes)
         .unwrap()
         .iter()
-        .map(|operation| operation.err())
+        .map(Result::err)
         .collect();
     assert_eq!(read, [None, Some(ResultCode::BadKind), None]);
 }

@@ -250,7 +250,7 @@ fn put_row_head(out: &mut BytesMut, count: usize, index: u16) {
     out.put_u16_le(0);
 }
 
-/// A request frame that is being filled operation by operation, at least one of them.
+/// A request frame that is being filled operation by operation.
 #[derive(Debug)]
 pub struct RequestWriter {
     start: usize,
@@ -281,7 +281,6 @@ impl RequestWriter {
 
     /// Completes the frame.
     pub fn finish(self, out: &mut BytesMut) {
-        assert!(0 < self.count, "a request has at least one operation");
         finish_list(out, self.start, self.count);
     }
 }

@@ -384,7 +384,7 @@ fn refused<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Refused<'a> {
 
 /// Operations are any bytes here, some with a good kind: they are checked one by one.
 fn request<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
-    for _ in 0..=draw.below(COUNT_MAX) {
+    for _ in 0..draw.below(COUNT_MAX) {
         let at = parts.first.len();
         for _ in 0..OPERATION_SIZE / size_of::<u64>() {
             let word = draw.u64();
