@@ -40,6 +40,10 @@ pub const NODE_QUEUED_COUNT_MAX: u32 = 8 * BATCH_COUNT_MAX;
 /// `busy`.
 pub const NODE_PARKED_COUNT_MAX: u32 = 4_096;
 
+/// Entries that a node asks the backup for at a time; more wait. Half of what a backup reads for
+/// one peer.
+pub const NODE_ENTRY_ASK_COUNT_MAX: u32 = 8;
+
 /// Bytes of answers on a node that wait for their commit or confirmation; above it `busy`.
 pub const NODE_ANSWER_SIZE_MAX: u64 = 64 << 20;
 

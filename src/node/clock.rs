@@ -40,9 +40,9 @@ impl LogClock {
     /// Log time of the next entry behind one of time `last`.
     pub(super) fn next(&self, last: LogTime, now: Now) -> LogTime {
         let wall = now.wall_ms.saturating_mul(MS);
-        let bound = self
-            .backup_ns(now)
-            .map_or(0, |ns| ns.saturating_add(limits::LOG_TIME_AHEAD_MS_MAX * MS));
+        let bound = self.backup_ns(now).map_or(0, |ns| {
+            ns.saturating_add(limits::LOG_TIME_AHEAD_MS_MAX * MS)
+        });
         LogTime((last.0 + 1).max(wall.min(bound)))
     }
 
@@ -71,9 +71,15 @@ mod tests {
         let mut clock = LogClock::default();
         clock.read(100_000, at(0, 100_000));
         // Wall clock within bounds: it is taken.
-        assert_eq!(clock.next(LogTime(5), at(10, 100_010)), LogTime(100_010 * MS));
+        assert_eq!(
+            clock.next(LogTime(5), at(10, 100_010)),
+            LogTime(100_010 * MS)
+        );
         // It runs ahead: one second above the backup's, which goes on with the ticks.
-        assert_eq!(clock.next(LogTime(5), at(10, 109_000)), LogTime(101_010 * MS));
+        assert_eq!(
+            clock.next(LogTime(5), at(10, 109_000)),
+            LogTime(101_010 * MS)
+        );
         // It steps back, or the backup's does: time stands still.
         let last = LogTime(200_000 * MS);
         assert_eq!(clock.next(last, at(10, 50_000)), LogTime(last.0 + 1));

@@ -4,7 +4,8 @@ use crate::clock::Now;
 use crate::limits;
 use crate::model::{ClusterId, Map, new_map};
 use crate::protocol::{
-    Frame, Hello, Message, Operations, PeerRole, RefusalCode, Refused, VERSION_MAX, VERSION_MIN, Welcome,
+    Frame, Hello, Message, Operations, PeerRole, RefusalCode, Refused, VERSION_MAX, VERSION_MIN,
+    Welcome,
 };
 use crate::role::{Effect, Outbox, PeerId};
 
@@ -64,9 +65,7 @@ impl Fronts {
         now: Now,
         out: &mut Outbox,
     ) -> Option<Operations<'a>> {
-        let Some(stage) = self.stages.get(&peer).copied() else {
-            return None;
-        };
+        let stage = self.stages.get(&peer).copied()?;
         let message = match Message::read(frame) {
             Ok(message) => message,
             Err(error) => {

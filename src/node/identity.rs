@@ -144,6 +144,9 @@ mod tests {
         bytes[NODE_AT..RING_EPOCH_AT].fill(0);
         assert_eq!(Identity::read(&bytes), Err(IdentityError::Field(NODE_AT)));
         bytes[CLUSTER_AT..COPY_AT].fill(0);
-        assert_eq!(Identity::read(&bytes), Err(IdentityError::Field(CLUSTER_AT)));
+        assert_eq!(
+            Identity::read(&bytes),
+            Err(IdentityError::Field(CLUSTER_AT))
+        );
     }
 }

@@ -114,11 +114,6 @@ impl BackupLink {
         matches!(self.state, State::Registering(_))
     }
 
-    /// Was a term granted on the present connection?
-    pub(super) const fn is_granted(&self) -> bool {
-        matches!(self.state, State::Saving(_) | State::Up(_))
-    }
-
     pub(super) fn opened(
         &mut self,
         peer: PeerId,

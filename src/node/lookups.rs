@@ -11,7 +11,7 @@ use crate::model::{
 use crate::protocol::write_rows;
 
 use super::commit::Wait;
-use super::prove::{Proved, Replay, receipt_of};
+use super::prove::{Gap, Proved, Replay, receipt_of};
 use super::running::Running;
 use super::turn::{Outcome, Source, Turn};
 
@@ -80,7 +80,9 @@ impl Running {
         let mut accounts = std::mem::take(&mut self.scratch.accounts);
         accounts.clear();
         let user = operation.user();
-        let more = self.ledger.list(user, operation.currency(), count, &mut accounts);
+        let more = self
+            .ledger
+            .list(user, operation.currency(), count, &mut accounts);
         turn.rows_left -= u32::try_from(accounts.len()).expect("at most what was asked for");
         self.scratch.rows.clear();
         self.scratch.rows.extend(accounts.iter().map(row_of));
@@ -108,8 +110,8 @@ impl Running {
                     let receipt = receipt_of(source.index, operation, &change, place, Replay::Yes);
                     return Outcome::Answer(receipt, self.shown(operation, Some(place), turn));
                 }
-                Proved::Cold(place) => return self.cold(place, source),
-                Proved::Lost(code) => (code, None),
+                Proved::Gap(Gap::Cold(place)) => return self.cold(place, source),
+                Proved::Gap(Gap::Lost(code)) => (code, None),
                 Proved::Unseen => (ResultCode::NotSeen, None),
             },
             Seen::New | Seen::Future | Seen::Full => (ResultCode::NotSeen, None),

@@ -6,15 +6,13 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{
-    ENTRY_SIZE, Map, OPERATION_SIZE, Place, ResultCode, UserId, new_map,
-};
+use crate::limits;
+use crate::model::{ENTRY_SIZE, Map, OPERATION_SIZE, Place, ResultCode, UserId, new_map, to_usize};
 use crate::protocol::Message;
 use crate::role::{DiskRequest, Effect, Outbox, PeerId};
 
 /// What is known of a place that was cold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "short-lived and few")]
 pub(super) enum Proof {
     /// The entry.
     Entry([u8; ENTRY_SIZE]),
@@ -37,6 +35,8 @@ pub(super) struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Disk,
+    /// The backup, once fewer others are asked for.
+    BackupSoon,
     Backup,
 }
 
@@ -90,7 +90,10 @@ impl Parked {
     /// Puts an operation behind those of its user that wait.
     pub(super) fn hold(&mut self, user: UserId, held: Held) {
         assert!(!self.is_full());
-        let queue = self.queues.get_mut(&user).expect("an operation of the user waits");
+        let queue = self
+            .queues
+            .get_mut(&user)
+            .expect("an operation of the user waits");
         queue.push_back(held);
         self.count += 1;
     }
@@ -121,14 +124,27 @@ impl Parked {
         let Some(at) = self.asks.iter().position(|ask| ask.ticket == ticket) else {
             return;
         };
-        let place = self.asks[at].place;
         match (entry, backup) {
             (Some(entry), _) => self.prove(at, Proof::Entry(entry)),
             (None, Some(peer)) => {
-                self.asks[at].asked = Asked::Backup;
-                Message::EntryAsk { place }.write_for(out.buffer(peer), ticket);
+                self.asks[at].asked = Asked::BackupSoon;
+                self.ask_backup(peer, out);
             }
             (None, None) => self.prove(at, Proof::Lost(ResultCode::Unavailable)),
+        }
+    }
+
+    /// Asks the backup for the next entries, as many as it takes at a time.
+    fn ask_backup(&mut self, peer: PeerId, out: &mut Outbox) {
+        let asked = self.asks.iter().filter(|ask| ask.asked == Asked::Backup);
+        let room = to_usize(limits::NODE_ENTRY_ASK_COUNT_MAX.into()).saturating_sub(asked.count());
+        let soon = self
+            .asks
+            .iter_mut()
+            .filter(|ask| ask.asked == Asked::BackupSoon);
+        for ask in soon.take(room) {
+            ask.asked = Asked::Backup;
+            Message::EntryAsk { place: ask.place }.write_for(out.buffer(peer), ask.ticket);
         }
     }
 
@@ -138,20 +154,22 @@ impl Parked {
         ticket: u64,
         place: Place,
         entry: Option<[u8; ENTRY_SIZE]>,
+        backup: PeerId,
+        out: &mut Outbox,
     ) {
-        let found = self
-            .asks
-            .iter()
-            .position(|ask| ask.ticket == ticket && ask.place == place && ask.asked == Asked::Backup);
+        let found = self.asks.iter().position(|ask| {
+            ask.ticket == ticket && ask.place == place && ask.asked == Asked::Backup
+        });
         if let Some(at) = found {
             let proof = entry.map_or(Proof::Lost(ResultCode::BeyondRetention), Proof::Entry);
             self.prove(at, proof);
+            self.ask_backup(backup, out);
         }
     }
 
     /// The link is gone: what the backup was asked for will not come.
     pub(super) fn link_lost(&mut self) {
-        while let Some(at) = self.asks.iter().position(|ask| ask.asked == Asked::Backup) {
+        while let Some(at) = self.asks.iter().position(|ask| ask.asked != Asked::Disk) {
             self.prove(at, Proof::Lost(ResultCode::Unavailable));
         }
     }
@@ -169,7 +187,8 @@ impl Parked {
         self.ready.pop_front()
     }
 
-    pub(super) fn is_ready(&self) -> bool {
+    #[cfg(test)]
+    fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
@@ -223,10 +242,10 @@ mod tests {
         parked.disk_answered(1, None, Some(PeerId(3)), &mut out);
         assert!(!parked.is_ready());
         // An answer under another ticket or for another place is nobody's.
-        parked.backup_answered(2, place, None);
-        parked.backup_answered(1, Place(78), None);
+        parked.backup_answered(2, place, None, PeerId(3), &mut out);
+        parked.backup_answered(1, Place(78), None, PeerId(3), &mut out);
         assert!(!parked.is_ready());
-        parked.backup_answered(1, place, None);
+        parked.backup_answered(1, place, None, PeerId(3), &mut out);
         assert_eq!(parked.next_ready(), Some(user(5)));
         let first = parked.take_first(user(5)).unwrap();
         let lost = Proof::Lost(ResultCode::BeyondRetention);

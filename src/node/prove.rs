@@ -11,16 +11,22 @@ use super::turn::Source;
 
 /// What the entries say about an id.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "matched where it is made")]
 pub(super) enum Proved {
     /// The id was used: here, for this.
     Known(Place, Change),
+    /// It cannot be said yet, or not at all.
+    Gap(Gap),
+    /// None of the entries is about this id.
+    Unseen,
+}
+
+/// Why it cannot be said whether an id was seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Gap {
     /// This entry has to be read first.
     Cold(Place),
     /// An entry that may be about the id cannot be read: the answer is this code.
     Lost(ResultCode),
-    /// None of the entries is about this id.
-    Unseen,
 }
 
 impl Running {
@@ -38,24 +44,24 @@ impl Running {
                     return Proved::Known(place, change);
                 }
                 Ok(Some(_) | None) => (),
-                Err(proved) => open = proved,
+                Err(gap) => open = Proved::Gap(gap),
             }
         }
         open
     }
 
     /// The change at `place`; `None` for another kind of entry.
-    fn change_at(&self, place: Place, source: &Source<'_>) -> Result<Option<Change>, Proved> {
+    fn change_at(&self, place: Place, source: &Source<'_>) -> Result<Option<Change>, Gap> {
         if let Some(proof) = source.proof(place) {
             return match proof {
-                Proof::Lost(code) => Err(Proved::Lost(code)),
+                Proof::Lost(code) => Err(Gap::Lost(code)),
                 Proof::Entry(bytes) => change_of(&bytes)
                     // Somebody's copy of the log has bytes here that are no entry.
-                    .map_err(|_damaged| Proved::Lost(ResultCode::BeyondRetention)),
+                    .map_err(|_damaged| Gap::Lost(ResultCode::BeyondRetention)),
             };
         }
-        let bytes = self.near_entry(place).ok_or(Proved::Cold(place))?;
-        change_of(&bytes).map_err(|_damaged| Proved::Cold(place))
+        let bytes = self.near_entry(place).ok_or(Gap::Cold(place))?;
+        change_of(&bytes).map_err(|_damaged| Gap::Cold(place))
     }
 
     /// The entry at `place`, if it can be had without waiting.

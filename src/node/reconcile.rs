@@ -55,7 +55,10 @@ pub(super) fn compare(here: History<'_>, there: History<'_>) -> Verdict {
         return Verdict::Common(Seq(0));
     }
     for (index_here, start_here) in here.terms.iter().enumerate().rev() {
-        let found = there.terms.iter().rposition(|start| start.term == start_here.term);
+        let found = there
+            .terms
+            .iter()
+            .rposition(|start| start.term == start_here.term);
         let Some(index_there) = found else {
             continue;
         };
@@ -137,15 +140,23 @@ mod tests {
         check("1@1 ..9", "1@1 2@6 ..9", Verdict::Common(Seq(5)));
         check("1@1 ..9", "1@1 2@6 3@7 ..8", Verdict::Common(Seq(5)));
         // A owns 1, B owns 2, A owns 3: what A has of 1 beyond B's beginning goes.
-        check("1@1 3@12 ..14", "1@1 2@6 3@9 ..20", Verdict::Torn {
-            term: Term(3),
-            here: Seq(12),
-            there: Seq(9),
-        });
+        check(
+            "1@1 3@12 ..14",
+            "1@1 2@6 3@9 ..20",
+            Verdict::Torn {
+                term: Term(3),
+                here: Seq(12),
+                there: Seq(9),
+            },
+        );
         check("1@1 4@10 ..14", "1@1 2@6 3@9 ..20", Verdict::Common(Seq(5)));
         check("7@1 ..4", "8@1 ..4", Verdict::Common(Seq(0)));
         // The front of the history is not kept: no beginning to compare.
-        check("5@900 6@950 ..990", "5@100 6@950 ..990", Verdict::Common(Seq(990)));
+        check(
+            "5@900 6@950 ..990",
+            "5@100 6@950 ..990",
+            Verdict::Common(Seq(990)),
+        );
         check("5@900 ..990", "5@100 ..995", Verdict::Common(Seq(990)));
     }
 
@@ -160,6 +171,12 @@ mod tests {
         note_term(&mut terms, Term(2), Seq(9));
         assert_eq!(terms.len(), 2);
         note_term(&mut terms, Term(5), Seq(9));
-        assert_eq!(terms.last(), Some(&TermStart { term: Term(5), seq: Seq(9) }));
+        assert_eq!(
+            terms.last(),
+            Some(&TermStart {
+                term: Term(5),
+                seq: Seq(9)
+            })
+        );
     }
 }

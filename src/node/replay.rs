@@ -96,7 +96,8 @@ impl Replay {
 
     fn note_segment(&mut self, offset: u64, time: LogTime) {
         let segment = segment_of(offset, self.verify.segment_size);
-        let first = offset == read_offset(segment * self.verify.segment_size, self.verify.segment_size);
+        let first =
+            offset == read_offset(segment * self.verify.segment_size, self.verify.segment_size);
         if first {
             self.segment_times.push((segment, time));
         }
@@ -173,9 +174,7 @@ impl Start {
         out: &mut Outbox,
     ) -> Result<(), Halt> {
         match &mut self.step {
-            Step::Searching(_) => {
-                self.searched(read, shared, out)
-            }
+            Step::Searching(_) => self.searched(read, shared, out),
             Step::Replaying(replay) => {
                 let local = self.local.as_ref().expect("it is being replayed");
                 replay.absorb(read, local)?;

@@ -63,7 +63,13 @@ impl Replicate {
     }
 
     /// Sends what was not sent yet, as far as that goes.
-    pub(super) fn pump(&mut self, peer: PeerId, commit: &Commit, applied: &LogEnd, out: &mut Outbox) {
+    pub(super) fn pump(
+        &mut self,
+        peer: PeerId,
+        commit: &Commit,
+        applied: &LogEnd,
+        out: &mut Outbox,
+    ) {
         let first = commit.pending().front();
         let memory_begins = first.map_or(applied.seq.next(), |block| block.end.seq);
         if self.sent.seq.next() < memory_begins {

@@ -70,7 +70,10 @@ pub(super) const fn read_offset(offset: u64, segment_size: u64) -> u64 {
     }
 }
 
-#[expect(clippy::integer_division, reason = "rounds down to the segment's number")]
+#[expect(
+    clippy::integer_division,
+    reason = "rounds down to the segment's number"
+)]
 pub(super) const fn segment_of(offset: u64, segment_size: u64) -> u64 {
     offset / segment_size
 }
@@ -228,7 +231,11 @@ impl Start {
             )));
         }
         // Where the backup's end is reached, what lies behind it here merely extends it.
-        let keep = if at.seq == grant.end.seq { local.end } else { at };
+        let keep = if at.seq == grant.end.seq {
+            local.end
+        } else {
+            at
+        };
         if keep == local.end && !local.dirty {
             return self.fetch_or_replay(shared, out);
         }
@@ -280,12 +287,12 @@ impl Start {
             local.end.seq.next(),
             grant.end.seq
         );
+        let (log, durable_offset) = (local.log, local.end.offset);
         say(out, Level::Info, text);
         self.step = Step::Fetching(Fetching {
             asked: false,
-            durable_offset: local.end.offset,
+            durable_offset,
         });
-        let log = local.log;
         out.effect(Effect::Disk(DiskRequest::PrepareSegment { log }));
         self.ask_again(shared, out);
         Ok(())
@@ -467,7 +474,9 @@ impl Start {
         let segment = segment_of(checkpoint.offset, grant.segment_size);
         let first = match blocks(fetched.blocks, verify).next() {
             Some(Ok(block)) => *block.head(),
-            Some(Err(error)) => return Err(Halt::damage(format!("log {log} from backup: {error}"))),
+            Some(Err(error)) => {
+                return Err(Halt::damage(format!("log {log} from backup: {error}")));
+            }
             None => {
                 let text = format!("the backup has no blocks of segment {segment} of log {log}");
                 return Err(Halt::damage(text));
@@ -526,7 +535,9 @@ impl Start {
             Step::Fetching(fetching) => {
                 let end = self.local.as_ref().expect("there is a log").end;
                 let ahead = end.offset - fetching.durable_offset;
-                if !fetching.asked && end.seq < grant.end.seq && ahead <= limits::FETCH_AHEAD_SIZE_MAX
+                if !fetching.asked
+                    && end.seq < grant.end.seq
+                    && ahead <= limits::FETCH_AHEAD_SIZE_MAX
                 {
                     fetching.asked = true;
                     let offset = read_offset(end.offset, grant.segment_size);
@@ -584,10 +595,15 @@ impl Start {
         let before = local.end.offset;
         let mut at = 0;
         for block in blocks(&bytes, verify) {
-            let block = block.map_err(|error| Halt::damage(format!("log {log} from the backup: {error}")))?;
-            block.follows(&local.end, verify.segment_size).map_err(|error| {
-                Halt::damage(format!("log {log} and the backup's copy do not fit: {error}"))
-            })?;
+            let block = block
+                .map_err(|error| Halt::damage(format!("log {log} from the backup: {error}")))?;
+            block
+                .follows(&local.end, verify.segment_size)
+                .map_err(|error| {
+                    Halt::damage(format!(
+                        "log {log} and the backup's copy do not fit: {error}"
+                    ))
+                })?;
             local.end = block.end();
             note_term(&mut local.terms, local.end.term, local.end.seq);
             let size = to_usize(u64::from(block.size()));

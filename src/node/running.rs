@@ -18,7 +18,8 @@ use crate::role::{
 use super::commit::{Answers, Commit};
 use super::parked::Parked;
 use super::replicate::{self, Replicate};
-use super::shared::{Grant, Halt, Shared, Standing, say};
+use super::shared::{Failure, Grant, Halt, Shared, Standing, say};
+use super::slots::SlotTable;
 use super::start::Started;
 use super::turn::{Queue, Scratch};
 use super::upkeep::{self, Upkeep};
@@ -290,14 +291,18 @@ impl Running {
         match reply {
             DiskReply::Durable { end, .. } => {
                 let known = self.commit.end_of(end.seq);
-                assert!(known.is_none_or(|known| known == end), "the disk wrote another block");
+                assert!(
+                    known.is_none_or(|known| known == end),
+                    "the disk wrote another block"
+                );
                 self.commit.durable(end.seq);
             }
             DiskReply::BlocksRead { ticket, blocks, .. } => {
                 return self.blocks_read(ticket, &blocks, shared, out);
             }
             DiskReply::EntryRead { ticket, entry, .. } => {
-                self.parked.disk_answered(ticket, entry, shared.link.up(), out);
+                self.parked
+                    .disk_answered(ticket, entry, shared.link.up(), out);
             }
             DiskReply::SegmentReady { .. } => self.upkeep.segment_ready(),
             DiskReply::CheckpointMade { info, .. } => self.upkeep.checkpoint_made(info),
@@ -310,7 +315,18 @@ impl Running {
                 request,
                 fault,
                 text,
-            } => return self.failed(&request, fault, &text, shared, now, out),
+            } => {
+                return self.failed(
+                    &Failure {
+                        request: &request,
+                        fault: &fault,
+                        text: &text,
+                    },
+                    shared,
+                    now,
+                    out,
+                );
+            }
             DiskReply::FileLoaded { .. }
             | DiskReply::FileSaved { .. }
             | DiskReply::LogOpened { .. }
@@ -345,24 +361,24 @@ impl Running {
 
     fn failed(
         &mut self,
-        request: &DiskRequest,
-        fault: DiskFault,
-        text: &str,
+        failure: &Failure<'_>,
         shared: &Shared,
         now: Now,
         out: &mut Outbox,
     ) -> Result<(), Halt> {
-        if fault == DiskFault::Poisoned {
+        let text = failure.text;
+        if *failure.fault == DiskFault::Poisoned {
             return Err(Halt::damage(format!(
                 "the disk failed and nothing more is acknowledged: {text}"
             )));
         }
-        if let DiskRequest::ReadEntry { ticket, .. } = request {
+        if let DiskRequest::ReadEntry { ticket, .. } = failure.request {
             // The backup may have what this disk cannot read.
-            self.parked.disk_answered(*ticket, None, shared.link.up(), out);
+            self.parked
+                .disk_answered(*ticket, None, shared.link.up(), out);
             return Ok(());
         }
-        if self.upkeep.failed(request, fault, text, now, out) {
+        if self.upkeep.failed(failure, now, out) {
             return Ok(());
         }
         Err(Halt::damage(format!("the disk failed: {text}")))
@@ -385,7 +401,8 @@ impl Running {
             Stage::Stopping(until) => self.stop_turn(until, shared, now, out)?,
         }
         let horizon_ms = self.ledger.horizon_ms();
-        self.upkeep.tick(now, self.commit.committed(), horizon_ms, out);
+        self.upkeep
+            .tick(now, self.commit.committed(), horizon_ms, out);
         self.release(shared, out);
         self.confirm(shared, now, out);
         #[cfg(debug_assertions)]
@@ -406,7 +423,7 @@ impl Running {
         match self.stage {
             Stage::Activating(seq) if seq <= committed => {
                 self.stage = Stage::Serving;
-                let count = shared.slots.as_ref().map_or(0, |slots| slots.served_count());
+                let count = shared.slots.as_ref().map_or(0, SlotTable::served_count);
                 let text = format!(
                     "serves {count} slots with log {} in term {}",
                     self.verify.log, self.term
@@ -414,10 +431,7 @@ impl Running {
                 say(out, Level::Info, text);
                 out.effect(Effect::Ready);
             }
-            Stage::Activating(_)
-            | Stage::AwaitingTable
-            | Stage::Serving
-            | Stage::Stopping(_) => (),
+            Stage::Activating(_) | Stage::AwaitingTable | Stage::Serving | Stage::Stopping(_) => (),
         }
     }
 
@@ -476,7 +490,10 @@ impl Running {
         }
         self.release(shared, out);
         let text = match left {
-            0 => format!("stopped at block {} of log {}", self.applied.seq, self.verify.log),
+            0 => format!(
+                "stopped at block {} of log {}",
+                self.applied.seq, self.verify.log
+            ),
             _ => format!("stopped with {left} blocks that the backup did not acknowledge"),
         };
         Err(Halt {
@@ -489,7 +506,8 @@ impl Running {
     fn check_invariants(&self, shared: &Shared) {
         let committed = self.commit.committed().seq;
         self.commit.check_invariants(&self.applied);
-        self.answers.check_invariants(committed, shared.link.round_done());
+        self.answers
+            .check_invariants(committed, shared.link.round_done());
         self.parked.check_invariants();
         self.queue.check_invariants();
         // (8) The blocks in flight are bounded.

@@ -8,9 +8,12 @@ use crate::clock::Now;
 use crate::model::{
     ClusterId, Generation, LogEnd, LogNumber, LogTime, RingEpoch, Seq, Term, TermStart,
 };
-use crate::protocol::{Beat, Granted, Message, MessageError, Register, TermStarts, put_term_starts};
+use crate::protocol::{
+    Beat, Granted, Message, MessageError, Register, TermStarts, put_term_starts,
+};
 use crate::role::{
-    CheckpointInfo, DiskRequest, Effect, ExitCode, FileName, Level, LogView, Outbox, PeerId,
+    CheckpointInfo, DiskFault, DiskRequest, Effect, ExitCode, FileName, Level, LogView, Outbox,
+    PeerId,
 };
 
 use super::clock::LogClock;
@@ -51,6 +54,14 @@ impl Halt {
             text: text.into(),
         }
     }
+}
+
+/// A request that the disk could not carry out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure<'a> {
+    pub(super) request: &'a DiskRequest,
+    pub(super) fault: &'a DiskFault,
+    pub(super) text: &'a str,
 }
 
 /// A grant that is kept beyond its frame.

@@ -41,6 +41,13 @@ impl SlotTable {
         })
     }
 
+    /// Goes on serving what `old` served and this table still gives.
+    pub(super) fn serve_as(&mut self, old: &Self) {
+        for (index, served) in self.served.iter_mut().enumerate() {
+            *served = self.given[index] && old.served[index];
+        }
+    }
+
     /// Is the user served here?
     pub(super) fn serves(&self, user: UserId) -> bool {
         self.served[user_slot(self.ring_key, user).index()]

@@ -17,13 +17,14 @@ use crate::log::Verify;
 use crate::model::{LogEnd, LogTime};
 use crate::protocol::{CheckpointPart, Fetched};
 use crate::role::{
-    CheckpointInfo, DiskFault, DiskReply, DiskRequest, Effect, FileName, Level, LogReport, LogView, Outbox,
+    CheckpointInfo, DiskFault, DiskReply, DiskRequest, Effect, FileName, Level, LogReport, LogView,
+    Outbox,
 };
 
 use super::identity::Identity;
 use super::replay::Replay;
 use super::restore::{CheckpointCopy, Fetching, Search};
-use super::shared::{Grant, Halt, LocalLog, Shared, Standing, say};
+use super::shared::{Failure, Grant, Halt, LocalLog, Shared, Standing, say};
 
 /// How far a start is.
 #[derive(Debug)]
@@ -177,7 +178,18 @@ impl Start {
                 request,
                 fault,
                 text,
-            } => return self.failed(&request, fault, &text, shared, now, out),
+            } => {
+                return self.failed(
+                    &Failure {
+                        request: &request,
+                        fault: &fault,
+                        text: &text,
+                    },
+                    shared,
+                    now,
+                    out,
+                );
+            }
             DiskReply::FileSaved { .. }
             | DiskReply::EntryRead { .. }
             | DiskReply::SegmentReady { .. }
@@ -204,7 +216,12 @@ impl Start {
         let identity = match Identity::read(bytes) {
             Ok(identity) => identity,
             Err(error) => {
-                self.lose_folder(&format!("the identity file is damaged: {error}"), shared, now, out);
+                self.lose_folder(
+                    &format!("the identity file is damaged: {error}"),
+                    shared,
+                    now,
+                    out,
+                );
                 return Ok(());
             }
         };
@@ -295,24 +312,31 @@ impl Start {
 
     fn failed(
         &mut self,
-        request: &DiskRequest,
-        fault: DiskFault,
-        text: &str,
+        failure: &Failure<'_>,
         shared: &mut Shared,
         now: Now,
         out: &mut Outbox,
     ) -> Result<(), Halt> {
+        let Failure {
+            request,
+            fault,
+            text,
+        } = *failure;
         let opening = matches!(self.step, Step::Identity | Step::Opening);
-        if opening && fault == DiskFault::Damage {
+        if opening && *fault == DiskFault::Damage {
             self.lose_folder(text, shared, now, out);
             return Ok(());
         }
         let copying = matches!(request, DiskRequest::WriteCheckpoint { .. });
-        if copying && fault == DiskFault::Damage {
+        if copying && *fault == DiskFault::Damage {
             return self.checkpoint_refused(text, shared, out);
         }
-        if matches!(request, DiskRequest::PrepareSegment { .. }) && fault != DiskFault::Poisoned {
-            say(out, Level::Warn, format!("no spare segment could be made: {text}"));
+        if matches!(request, DiskRequest::PrepareSegment { .. }) && *fault != DiskFault::Poisoned {
+            say(
+                out,
+                Level::Warn,
+                format!("no spare segment could be made: {text}"),
+            );
             return Ok(());
         }
         Err(Halt::damage(format!("the disk failed: {text}")))
@@ -390,7 +414,9 @@ impl Start {
         let grant = self.grant.as_ref().expect("granted");
         Verify {
             log: grant.log,
-            cluster: shared.cluster.expect("the backup said it before it granted"),
+            cluster: shared
+                .cluster
+                .expect("the backup said it before it granted"),
             segment_size: grant.segment_size,
         }
     }

@@ -12,15 +12,15 @@ use crate::ledger::{Account, Seen};
 use crate::limits;
 use crate::log::BlockSpec;
 use crate::model::{
-    CodeClass, Entry, Flags, LogTime, Map, OPERATION_SIZE, Operation, Receipt, ResultCode,
-    RingEpoch, Row, Seq, UserId, new_map, to_u64,
+    CodeClass, Entry, Flags, LogTime, Map, OPERATION_SIZE, Operation, Place, Receipt, ResultCode,
+    RingEpoch, Row, UserId, new_map, to_u64,
 };
 use crate::protocol::{Operations, ReceiptsWriter};
 use crate::role::{DiskRequest, Effect, Level, Outbox, PeerId};
 
 use super::commit::{Pending, Wait};
 use super::parked::{Held, Proof};
-use super::prove::{Proved, receipt_of};
+use super::prove::{Gap, Proved, Replay, receipt_of};
 use super::running::{Running, Stage};
 use super::shared::{Halt, Shared, say};
 
@@ -80,7 +80,6 @@ impl Default for Scratch {
 /// What holds for all operations of one turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
-    pub(super) now: Now,
     /// Why no new change is taken, if none is.
     gate: Option<ResultCode>,
     /// The backup can be asked for a round trip.
@@ -105,7 +104,15 @@ pub(super) struct Source<'a> {
     pub(super) request: u64,
     pub(super) index: u16,
     /// What was found out about cold places; `None` = it comes straight from its frame.
-    proofs: Option<&'a [(crate::model::Place, Proof)]>,
+    proofs: Option<&'a [(Place, Proof)]>,
+}
+
+impl Source<'_> {
+    /// What was found out about a cold place.
+    pub(super) fn proof(&self, place: Place) -> Option<Proof> {
+        let known = self.proofs?.iter().find(|(at, _)| *at == place);
+        known.map(|(_, proof)| *proof)
+    }
 }
 
 /// What became of an operation.
@@ -114,7 +121,7 @@ pub(super) enum Outcome {
     /// Its answer, and when that may leave.
     Answer(Receipt, Wait),
     /// It waits for this entry.
-    Cold(crate::model::Place),
+    Cold(Place),
     /// It waits behind another one of its user.
     Held,
 }
@@ -188,7 +195,6 @@ impl Running {
                 return Some(ResultCode::Unavailable);
             }
         }
-        shared.link.up()?;
         let skew = shared.clock.skew_ms(now);
         if skew.is_some() != self.skew_said {
             self.skew_said = skew.is_some();
@@ -197,7 +203,10 @@ impl Running {
                     Level::Alarm,
                     format!("this clock and the backup's differ by {ms} ms: no changes are taken"),
                 ),
-                None => (Level::Info, "the clocks agree again: changes are taken".to_owned()),
+                None => (
+                    Level::Info,
+                    "the clocks agree again: changes are taken".to_owned(),
+                ),
             };
             say(out, level, text);
         }
@@ -221,7 +230,6 @@ impl Running {
         };
         let waiting = self.queue.count().saturating_add(self.parked.count());
         Turn {
-            now,
             gate,
             is_linked,
             next_round: shared.link.next_round(),
@@ -309,7 +317,7 @@ impl Running {
             }
         }
         if frame.count == 0 || !self.scratch.receipts.is_empty() {
-            self.answer(frame.peer, frame.request, wait, turn.epoch, out);
+            self.answer(frame.peer, frame.request, wait, turn.epoch);
         }
     }
 
@@ -338,7 +346,7 @@ impl Running {
                         not_now = Some((waiting.peer, waiting.request, receipt.code));
                     }
                     self.scratch.receipts.push(receipt);
-                    self.answer(waiting.peer, waiting.request, wait, turn.epoch, out);
+                    self.answer(waiting.peer, waiting.request, wait, turn.epoch);
                 }
                 Outcome::Cold(place) => {
                     self.parked.park(user, waiting, place, out);
@@ -387,7 +395,11 @@ impl Running {
         {
             return Outcome::bare(source, *code);
         }
-        if !shared.slots.as_ref().is_some_and(|slots| slots.serves(user)) {
+        if !shared
+            .slots
+            .as_ref()
+            .is_some_and(|slots| slots.serves(user))
+        {
             return Outcome::bare(source, ResultCode::NotOwner);
         }
         if source.proofs.is_none() && self.parked.holds(user) {
@@ -406,17 +418,19 @@ impl Running {
     /// A change, or a `find` that burns.
     fn change(&mut self, operation: &Operation, source: &Source<'_>, turn: &Turn) -> Outcome {
         let time = self.time(turn);
-        let id = operation.id().expect("a change has an id: checked when read");
+        let id = operation
+            .id()
+            .expect("a change has an id: checked when read");
         let user = operation.user();
         let seen = match self.ledger.seen(user, id, time) {
             Seen::Maybe(candidates) => match self.prove(&candidates, operation, source) {
                 Proved::Known(place, change) => {
-                    let receipt = receipt_of(source.index, operation, &change, place);
+                    let receipt = receipt_of(source.index, operation, &change, place, Replay::Yes);
                     return Outcome::Answer(receipt, self.wait());
                 }
-                Proved::Cold(place) => return self.cold(place, source),
-                Proved::Lost(code) => return self.about_id(source, code),
-                Proved::Unseen => self.ledger.seen_after_false_hits(user, id, time),
+                Proved::Gap(Gap::Cold(place)) => return self.cold(place, source),
+                Proved::Gap(Gap::Lost(code)) => return self.about_id(source, code),
+                Proved::Unseen => self.ledger.seen_after_false_hits(id, time),
             },
             seen @ (Seen::New | Seen::TooOld | Seen::Future | Seen::Full) => seen,
         };
@@ -439,7 +453,7 @@ impl Running {
     }
 
     /// Parks the operation, if there is room.
-    pub(super) fn cold(&self, place: crate::model::Place, source: &Source<'_>) -> Outcome {
+    pub(super) fn cold(&self, place: Place, source: &Source<'_>) -> Outcome {
         if self.parked.is_full() {
             Outcome::bare(source, ResultCode::Busy)
         } else {
@@ -460,7 +474,7 @@ impl Running {
         let time = self.builder.next_time();
         let change = self.ledger.apply(operation, place, time);
         self.builder.push(&change.to_bytes());
-        let receipt = receipt_of(source.index, operation, &change, place);
+        let receipt = receipt_of(source.index, operation, &change, place, Replay::No);
         Outcome::Answer(receipt, self.wait())
     }
 
@@ -508,7 +522,9 @@ impl Running {
             self.open_block(turn, turn.entry_count_max.max(own_count_max));
             let (place, time) = (self.builder.next_place(), self.builder.next_time());
             self.ledger.absorb(&entry, place, time).map_err(|error| {
-                Halt::damage(format!("the node's own entry {entry:?} does not fit: {error}"))
+                Halt::damage(format!(
+                    "the node's own entry {entry:?} does not fit: {error}"
+                ))
             })?;
             self.builder.push(&entry.to_bytes());
             if matches!(entry, Entry::Activation(_) | Entry::Epoch(_)) {
@@ -566,14 +582,7 @@ impl Running {
     // ---- answers ----
 
     /// Writes one frame of receipts, with the rows before it, to leave when `wait` is met.
-    fn answer(
-        &mut self,
-        peer: PeerId,
-        request: u64,
-        wait: Wait,
-        epoch: RingEpoch,
-        out: &mut Outbox,
-    ) {
+    fn answer(&mut self, peer: PeerId, request: u64, wait: Wait, epoch: RingEpoch) {
         let Scratch {
             receipts,
             row_frames,
@@ -607,7 +616,10 @@ impl Running {
 }
 
 fn epoch_of(shared: &Shared) -> RingEpoch {
-    shared.slots.as_ref().map_or(RingEpoch(0), |slots| slots.epoch)
+    shared
+        .slots
+        .as_ref()
+        .map_or(RingEpoch(0), |slots| slots.epoch)
 }
 
 fn held(source: &Source<'_>, bytes: [u8; OPERATION_SIZE]) -> Held {
@@ -623,4 +635,3 @@ fn held(source: &Source<'_>, bytes: [u8; OPERATION_SIZE]) -> Held {
 fn user_of(bytes: &[u8; OPERATION_SIZE]) -> UserId {
     UserId::new(Operation::user_of(bytes)).expect("checked when read")
 }
-

@@ -11,7 +11,7 @@ use crate::model::{LogEnd, LogNumber, LogTime};
 use crate::role::{CheckpointInfo, DiskFault, DiskRequest, Effect, Level, Outbox};
 
 use super::restore::{read_offset, segment_of};
-use super::shared::say;
+use super::shared::{Failure, say};
 
 /// Pause after a checkpoint or a retirement that failed.
 const RETRY_MS: u64 = 30_000;
@@ -114,7 +114,11 @@ impl Upkeep {
 
     fn note_time(&mut self, segment: u64, time: LogTime) {
         let at = self.times.partition_point(|(known, _)| *known < segment);
-        if self.times.get(at).is_none_or(|(known, _)| *known != segment) {
+        if self
+            .times
+            .get(at)
+            .is_none_or(|(known, _)| *known != segment)
+        {
             self.times.insert(at, (segment, time));
         }
     }
@@ -137,7 +141,9 @@ impl Upkeep {
     }
 
     fn checkpoint_if_due(&mut self, now: Now, committed: &LogEnd, out: &mut Outbox) {
-        let (last, size) = self.newest.map_or((0, 0), |info| (info.end.offset, info.size));
+        let (last, size) = self
+            .newest
+            .map_or((0, 0), |info| (info.end.offset, info.size));
         let grown = committed.offset.saturating_sub(last);
         if grown < size.max(2 * self.segment_size) || !self.checkpoint.may_begin(now) {
             return;
@@ -226,19 +232,19 @@ impl Upkeep {
     pub(super) fn retired(&mut self, first_offset: u64) {
         self.retire = Job::Idle;
         self.first_segment = segment_of(first_offset, self.segment_size);
-        let kept = self.times.partition_point(|(segment, _)| *segment < self.first_segment);
+        let kept = self
+            .times
+            .partition_point(|(segment, _)| *segment < self.first_segment);
         self.times.drain(..kept);
     }
 
     /// A request of this part failed. False: it is none of this part's.
-    pub(super) fn failed(
-        &mut self,
-        request: &DiskRequest,
-        fault: DiskFault,
-        text: &str,
-        now: Now,
-        out: &mut Outbox,
-    ) -> bool {
+    pub(super) fn failed(&mut self, failure: &Failure<'_>, now: Now, out: &mut Outbox) -> bool {
+        let Failure {
+            request,
+            fault,
+            text,
+        } = *failure;
         let retry = Job::Failed(now.tick.plus_ms(RETRY_MS));
         let what = match request {
             DiskRequest::PrepareSegment { .. } => {
@@ -276,12 +282,16 @@ impl Upkeep {
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. } => return false,
         };
-        let level = if fault == DiskFault::Damage {
+        let level = if *fault == DiskFault::Damage {
             Level::Alarm
         } else {
             Level::Warn
         };
-        say(out, level, format!("log {}: {what} failed: {text}", self.log));
+        say(
+            out,
+            level,
+            format!("log {}: {what} failed: {text}", self.log),
+        );
         true
     }
 }
