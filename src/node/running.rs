@@ -254,8 +254,15 @@ impl Running {
         Ok(())
     }
 
-    pub(super) fn entry_read(&mut self, ticket: u64, read: &EntryRead) {
-        self.parked.backup_answered(ticket, read.place, read.entry);
+    pub(super) fn entry_read(
+        &mut self,
+        peer: PeerId,
+        ticket: u64,
+        read: &EntryRead,
+        out: &mut Outbox,
+    ) {
+        self.parked
+            .backup_answered(ticket, read.place, read.entry, peer, out);
     }
 
     // ---- the slot table ----
