@@ -175,6 +175,13 @@ pub const DISK_RESERVE_SIZE: u64 = 256 << 20;
 /// Bytes of one reply to a fetch of log or checkpoint bytes: at least one whole block.
 pub const FETCH_SIZE_MAX: u32 = 2 << 20;
 
+/// Bytes of a small file's content (identity, authority, base of a log): the authority's record
+/// of the largest cluster, with room.
+pub const SMALL_FILE_SIZE_MAX: u32 = 64 << 20;
+
+/// Retired segments of one log that wait to be used again; more are removed.
+pub const SEGMENT_POOL_COUNT_MAX: u32 = 2;
+
 /// Bytes of the JSON text of one status answer.
 pub const STATUS_SIZE_MAX: u32 = 512 << 10;
 

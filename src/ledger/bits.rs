@@ -26,7 +26,7 @@ pub(super) const fn high_word(wide: u128) -> u64 {
 
 /// Two words as one, `high` on top.
 pub(super) const fn join(low: u64, high: u64) -> u128 {
-    (high as u128) << 64 | low as u128
+    ((high as u128) << 64) | low as u128
 }
 
 /// The finaliser of `splitmix64`: a bijection in which every input bit reaches every output bit.
@@ -53,7 +53,7 @@ pub(super) const fn spread(tag: u32) -> u32 {
         clippy::integer_division,
         reason = "rounding down keeps the order of tags"
     )]
-    low_half((2 * wide + (wide * wide >> 32)) / 3)
+    low_half((2 * wide + ((wide * wide) >> 32)) / 3)
 }
 
 #[cfg(test)]
@@ -69,10 +69,10 @@ mod tests {
             assert!(last <= spread(tag));
             last = spread(tag);
         }
-        // The first half of the range gets 62 % of the tags, the second 38 %.
+        // The first half of the range gets 58 % of the tags, the second 42 %.
         let half = (0..1_000_u32)
             .filter(|step| spread(step * 4_294_967) < 1 << 31)
             .count();
-        assert!((600..640).contains(&half), "{half}");
+        assert!((576..588).contains(&half), "{half}");
     }
 }

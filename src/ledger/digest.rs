@@ -104,8 +104,14 @@ mod tests {
 
     #[test]
     fn the_hash_is_fixed() {
-        assert_eq!(record_hash(&[0; 10]), 0);
-        assert_eq!(record_hash(&[1, 2, 3, 4]), 0);
+        assert_eq!(
+            record_hash(&[0; 10]),
+            0x20bb_1012_1cd4_50bf_6051_d08f_76f3_37da
+        );
+        assert_eq!(
+            record_hash(&[1, 2, 3, 4]),
+            0x4524_8aec_c76a_261f_5c4c_6570_d8d3_3a5f
+        );
     }
 
     #[test]

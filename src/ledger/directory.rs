@@ -67,7 +67,7 @@ impl Directory {
 
 /// Does `key` go to the new page when a page of `page_depth` splits?
 pub(super) const fn goes_to_new(key: u32, page_depth: u32) -> bool {
-    key >> (31 - page_depth) & 1 == 1
+    (key >> (31 - page_depth)) & 1 == 1
 }
 
 #[cfg(test)]

@@ -354,15 +354,12 @@ impl Ids {
             item_count: 0,
             digest: 0,
         };
-        let number = match self.slab_free.pop() {
-            Some(free) => {
-                self.slab[free] = state;
-                free
-            }
-            None => {
-                self.slab.push(state);
-                self.slab.len() - 1
-            }
+        let number = if let Some(free) = self.slab_free.pop() {
+            self.slab[free] = state;
+            free
+        } else {
+            self.slab.push(state);
+            self.slab.len() - 1
         };
         self.rows.insert(row, number);
         number

@@ -48,7 +48,7 @@ pub(super) const fn tag_of(hash: u64) -> u32 {
 
 const fn item(tag: u32, number: u32) -> u64 {
     // One above the number, so that no item is 0, which marks a free slot.
-    (tag as u64) << 32 | (number as u64 + 1)
+    ((tag as u64) << 32) | (number as u64 + 1)
 }
 
 const fn number_of(item: u64) -> u32 {
@@ -240,7 +240,7 @@ mod tests {
         let mut naive = BTreeSet::new();
         // Few tags, so that pages fill, split and have equal tags.
         let tags: Vec<u32> = (0..50_000)
-            .map(|_| tag_of(random.u64() & 0x3f_ffff << 36))
+            .map(|_| tag_of(random.u64() & (0x3f_ffff << 36)))
             .collect();
         for step in 0..200_000_u32 {
             let tag = tags[usize::try_from(random.below(50_000)).unwrap()];

@@ -119,16 +119,16 @@ impl Meta {
                 self.progress.place.0,
                 mark.generation.0,
                 mark.term.0,
-                u64::from(mark.ring_epoch.0) | u64::from(newest.0) << 32,
+                u64::from(mark.ring_epoch.0) | (u64::from(newest.0) << 32),
                 0,
             ],
         );
         for runs in self.slots.runs().chunks(RUN_COUNT_MAX) {
             let mut words = [0; WORD_COUNT];
-            words[0] = KIND_RUNS | crate::model::to_u64(runs.len()) << COUNT_SHIFT;
+            words[0] = KIND_RUNS | (crate::model::to_u64(runs.len()) << COUNT_SHIFT);
             for (word, SlotRun { range, epoch }) in words[1..].iter_mut().zip(runs) {
-                let range = u64::from(range.first.0) | u64::from(range.last.0) << 16;
-                *word = range | u64::from(epoch.0) << 32;
+                let range = u64::from(range.first.0) | (u64::from(range.last.0) << 16);
+                *word = range | (u64::from(epoch.0) << 32);
             }
             write_words(records, words);
         }
@@ -214,7 +214,7 @@ impl MetaReader {
             return Err("bytes that must be zero are not");
         }
         for word in runs {
-            let [first, last] = [word & 0xffff, word >> 16 & 0xffff]
+            let [first, last] = [word & 0xffff, (word >> 16) & 0xffff]
                 .map(|slot| Slot(u16::try_from(slot).expect("16 bits are left")));
             let epoch = RingEpoch(high_half(*word));
             if last < first || u32::from(first.0) < self.next_slot {

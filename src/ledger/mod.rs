@@ -9,6 +9,7 @@ mod bits;
 mod chunks;
 mod digest;
 mod directory;
+pub mod fold;
 mod ids;
 mod index;
 mod load;
@@ -18,6 +19,8 @@ mod rules;
 mod slots;
 mod supply;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

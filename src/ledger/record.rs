@@ -78,7 +78,7 @@ impl AccountRecord {
         [
             low_word(user),
             high_word(user),
-            self.currency as u64 | flags << 32 | (self.slot.0 as u64) << 48,
+            self.currency as u64 | (flags << 32) | ((self.slot.0 as u64) << 48),
             self.available.cast_unsigned(),
             self.held,
             self.outgoing,
@@ -99,7 +99,7 @@ impl AccountRecord {
     pub(super) fn read(bytes: &[u8; ACCOUNT_RECORD_SIZE]) -> Result<Self, &'static str> {
         let mut words = [0; ACCOUNT_WORD_COUNT];
         read_words(bytes, &mut words);
-        let flags = words[2] >> 32 & 0xffff;
+        let flags = (words[2] >> 32) & 0xffff;
         if flags & !FLAG_FROZEN != 0 {
             return Err("unknown flags of an account");
         }

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn activations_are_kept_as_runs() {
         let mut slots = Slots::new();
-        let activation = |epoch, ranges| Activation::new(RingEpoch(epoch), ranges);
+        let activation = |epoch, ranges: &[SlotRange]| Activation::new(RingEpoch(epoch), ranges);
         assert_eq!(
             slots.activate(&activation(1, &[range(0, 9), range(65_535, 65_535)])),
             Ok(())

@@ -92,16 +92,12 @@ impl Line {
 
     fn set_account_count(&mut self, count: u32) {
         let count = u16::try_from(count).expect("at most CURRENCIES_PER_USER_MAX");
-        self.marks = self.marks & (MARK_FROZEN | MARK_CLOSED) | count << ACCOUNT_COUNT_SHIFT;
+        self.marks = self.marks & (MARK_FROZEN | MARK_CLOSED) | (count << ACCOUNT_COUNT_SHIFT);
     }
+}
 
-    const fn set_frozen(&mut self, frozen: bool) {
-        self.marks = if frozen {
-            self.marks | MARK_FROZEN
-        } else {
-            self.marks & !MARK_FROZEN
-        };
-    }
+const fn marks_of(settings: &AccountSettings) -> u16 {
+    if settings.frozen { MARK_FROZEN } else { 0 }
 }
 
 impl Table {
@@ -206,7 +202,7 @@ impl Table {
         line.version = record.version;
         line.place = record.place;
         line.side = side;
-        line.set_frozen(record.settings.frozen);
+        line.marks = (line.marks & !MARK_FROZEN) | marks_of(&record.settings);
     }
 
     /// Adds an account that is not open. `found` is what [`Self::find`] says of it; `before` may
@@ -227,11 +223,7 @@ impl Table {
             next: NONE,
             side: self.store_side(NONE, record),
             slot: record.slot,
-            marks: if record.settings.frozen {
-                MARK_FROZEN
-            } else {
-                0
-            },
+            marks: marks_of(&record.settings),
         };
         let number = match found {
             Found::Open(_) => unreachable!("an open account is not opened again"),
@@ -480,7 +472,7 @@ mod tests {
                         naive.insert(key, record);
                     }
                 }
-                found => {
+                found @ (Found::Closed(_) | Found::Missing) => {
                     assert!(!naive.contains_key(&key));
                     if let Found::Closed(number) = found {
                         assert_eq!(closed.get(&key), Some(&table.place(number)));

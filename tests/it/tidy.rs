@@ -16,13 +16,32 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ledger", &["limits", "model"]),
     ("log", &["limits", "model"]),
     ("role", &["clock", "limits", "model", "protocol"]),
-    ("front", &["clock", "limits", "model", "protocol", "ring", "role"]),
-    ("node", &["clock", "ledger", "limits", "log", "model", "protocol", "ring", "role"]),
-    ("backup", &["clock", "limits", "log", "model", "protocol", "ring", "role"]),
-    ("disk", &["ledger", "limits", "log", "model", "protocol", "role"]),
+    (
+        "front",
+        &["clock", "limits", "model", "protocol", "ring", "role"],
+    ),
+    (
+        "node",
+        &[
+            "clock", "ledger", "limits", "log", "model", "protocol", "ring", "role",
+        ],
+    ),
+    (
+        "backup",
+        &[
+            "clock", "limits", "log", "model", "protocol", "ring", "role",
+        ],
+    ),
+    (
+        "disk",
+        &["ledger", "limits", "log", "model", "protocol", "role"],
+    ),
     ("net", &["clock", "limits", "model", "protocol", "role"]),
     ("client", &["clock", "limits", "model", "protocol"]),
-    ("dev", &["client", "clock", "limits", "model", "protocol", "role"]),
+    (
+        "dev",
+        &["client", "clock", "limits", "model", "protocol", "role"],
+    ),
 ];
 
 /// Words that may appear in one place only.
@@ -41,12 +60,19 @@ fn root() -> PathBuf {
 
 /// Every file that belongs to the project: what git tracks, or all files where there is no git.
 fn files() -> Vec<PathBuf> {
-    let listed = Command::new("git").args(["ls-files"]).current_dir(root()).output();
+    let listed = Command::new("git")
+        .args(["ls-files"])
+        .current_dir(root())
+        .output();
     let names = match listed {
         Ok(output) if output.status.success() => String::from_utf8(output.stdout).unwrap(),
         _ => walk(&root()).join("\n"),
     };
-    names.lines().map(PathBuf::from).filter(|path| root().join(path).is_file()).collect()
+    names
+        .lines()
+        .map(PathBuf::from)
+        .filter(|path| root().join(path).is_file())
+        .collect()
 }
 
 fn walk(folder: &Path) -> Vec<String> {
@@ -57,7 +83,12 @@ fn walk(folder: &Path) -> Vec<String> {
         if path.is_dir() && name != "target" && !name.starts_with('.') {
             found.extend(walk(&path));
         } else if path.is_file() {
-            found.push(path.strip_prefix(root()).unwrap().to_string_lossy().into_owned());
+            found.push(
+                path.strip_prefix(root())
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
         }
     }
     found
@@ -75,14 +106,22 @@ fn rust_files() -> Vec<(String, String)> {
 }
 
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(index, line)| (index + 1, line)).filter(|(_, line)| {
-        let line = line.trim_start();
-        !line.starts_with("//")
-    })
+    text.lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line))
+        .filter(|(_, line)| {
+            let line = line.trim_start();
+            !line.starts_with("//")
+        })
 }
 
 fn report(faults: &[String]) {
-    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} faults:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
 }
 
 #[test]
@@ -90,13 +129,19 @@ fn arrows_go_down_only() {
     let arrows: BTreeMap<_, _> = ARROWS.iter().copied().collect();
     let mut faults = Vec::new();
     for (path, text) in rust_files() {
-        let Some(inside) = path.strip_prefix("src/") else { continue };
+        let Some(inside) = path.strip_prefix("src/") else {
+            continue;
+        };
         let part = inside.split(['/', '.']).next().unwrap();
-        let Some(allowed) = arrows.get(part) else { continue };
+        let Some(allowed) = arrows.get(part) else {
+            continue;
+        };
         for (line, code) in code_lines(&text) {
             for target in code.split("crate::").skip(1) {
-                let name: String =
-                    target.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let name: String = target
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
                 if name.is_empty() || name == part || allowed.contains(&name.as_str()) {
                     continue;
                 }
@@ -111,11 +156,15 @@ fn arrows_go_down_only() {
 fn every_folder_has_its_arrows() {
     let mut faults = Vec::new();
     for (path, _) in rust_files() {
-        let Some(inside) = path.strip_prefix("src/") else { continue };
+        let Some(inside) = path.strip_prefix("src/") else {
+            continue;
+        };
         let part = inside.split(['/', '.']).next().unwrap();
         let free = matches!(part, "lib" | "main" | "cli" | "bench" | "sim");
         if !free && !ARROWS.iter().any(|(name, _)| *name == part) {
-            faults.push(format!("{path}: `{part}` is missing in the table of arrows"));
+            faults.push(format!(
+                "{path}: `{part}` is missing in the table of arrows"
+            ));
         }
     }
     report(&faults);
@@ -148,7 +197,10 @@ fn files_have_their_shape() {
             faults.push(format!("{path}:1: starts without `//!`"));
         }
         if text.lines().count() > 800 {
-            faults.push(format!("{path}: {} lines, at most 800", text.lines().count()));
+            faults.push(format!(
+                "{path}: {} lines, at most 800",
+                text.lines().count()
+            ));
         }
         for (index, line) in text.lines().enumerate() {
             let at = index + 1;
@@ -159,8 +211,11 @@ fn files_have_their_shape() {
                 faults.push(format!("{path}:{at}: not ASCII"));
             }
             let ignored = line.trim() == concat!("#[ig", "nore]");
-            if ignored || line.contains(concat!("FIX", "ME")) || line.contains(concat!("TO", "DO")) {
-                faults.push(format!("{path}:{at}: unfinished or ignored without a reason"));
+            if ignored || line.contains(concat!("FIX", "ME")) || line.contains(concat!("TO", "DO"))
+            {
+                faults.push(format!(
+                    "{path}:{at}: unfinished or ignored without a reason"
+                ));
             }
         }
     }
@@ -184,7 +239,13 @@ fn no_answer_depends_on_the_order_of_a_map() {
             .collect();
         for (line, code) in code_lines(&text) {
             for field in &fields {
-                for walk in [".iter()", ".keys()", ".values()", ".drain()", ".values_mut()"] {
+                for walk in [
+                    ".iter()",
+                    ".keys()",
+                    ".values()",
+                    ".drain()",
+                    ".values_mut()",
+                ] {
                     let named = format!("self.{field}{walk}");
                     if code.contains(&named) && !code.contains("order does not matter") {
                         faults.push(format!("{path}:{line}: walks the map `{field}`"));

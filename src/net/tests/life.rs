@@ -220,6 +220,7 @@ fn requests_to_the_disk_that_wait_together_are_taken_together() {
         peer.order("/disk 3");
         peer.echo("the loop does not wait for the disk");
     }
+    peer.echo("the turn with the last order is over");
     go.send(()).unwrap();
     assert_eq!(disk_reply(&running), "4711");
     assert_eq!(batches.recv_timeout(super::PATIENCE), Ok(30));
@@ -227,10 +228,11 @@ fn requests_to_the_disk_that_wait_together_are_taken_together() {
     for _ in 0..30 {
         assert_eq!(disk_reply(&running), "4711");
     }
-    // More than one turn takes.
+    // More than one turn takes, in however many batches the thread finds them.
     peer.order("/disk 5000");
-    go.send(()).unwrap();
-    go.send(()).unwrap();
+    for _ in 0..5_000 {
+        go.send(()).unwrap();
+    }
     for _ in 0..5_000 {
         assert_eq!(disk_reply(&running), "4711");
     }
@@ -245,6 +247,8 @@ fn the_end_waits_for_what_the_disk_was_given() {
     peer.order("/disk 1");
     assert_eq!(batches.recv_timeout(super::PATIENCE), Ok(1));
     peer.order("/disk 2");
+    peer.echo("seen");
+    peer.echo("the turn with the order is over");
     peer.order("/exit");
     assert_eq!(peer.text(), "bye");
     go.send(()).unwrap();
