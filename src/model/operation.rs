@@ -518,17 +518,18 @@ impl Operation {
             Kind::Capture => is_user(a, b) && ([c, d] == [0; 2] || is_user(c, d)),
             Kind::Release => is_user(a, b) && [c, d] == [0; 2],
             Kind::Reverse => ([a, b] == [0; 2] || is_user(a, b)) && is_user(c, d),
-            Kind::History => true,
-            Kind::Get | Kind::List | Kind::Find => {
-                let noted = self.reason != 0 || self.reference != 0;
-                !noted && [a, b, c, d] == [0; 4]
-            }
+            Kind::Get | Kind::List | Kind::Find => !self.is_noted() && [a, b, c, d] == [0; 4],
+            Kind::History => !self.is_noted() && d == 0,
         };
         if fits {
             Ok(())
         } else {
             Err(ResultCode::BadReserved)
         }
+    }
+
+    const fn is_noted(&self) -> bool {
+        self.reason != 0 || self.reference != 0
     }
 
     fn payee_differs(&self) -> bool {

@@ -1,4 +1,6 @@
-//! What can be wrong with bytes from outside, grouped by whose fault it is.
+//! What can be wrong with bytes from outside: no frame, no message, or a refused connection.
+//!
+//! What is wrong with one operation of a good frame is a `ResultCode` of its receipt instead.
 
 /// The bytes are not a frame. The connection is closed: where the next frame begins is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +33,15 @@ pub enum FrameError {
 }
 
 /// The frame is whole, but its body is not what its kind demands. The connection is closed.
+///
+/// Offsets count from the first byte of the frame; those of a record of a list, which is read
+/// later than its frame, from the first byte of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
     /// The body ends too early.
     #[error("body ends at byte {at}, {needed} more bytes are needed")]
     Ends {
-        /// Offset in the frame.
+        /// Offset, see above.
         at: usize,
         /// How many bytes are missing.
         needed: usize,
@@ -44,7 +49,7 @@ pub enum MessageError {
     /// The body goes on behind its last field.
     #[error("{count} bytes too many at byte {at}")]
     Trailing {
-        /// Offset in the frame.
+        /// Offset, see above.
         at: usize,
         /// How many bytes there are.
         count: usize,
@@ -52,7 +57,7 @@ pub enum MessageError {
     /// A count or length above its limit.
     #[error("count {count} at byte {at} is above the limit of {max}")]
     TooMany {
-        /// Offset in the frame.
+        /// Offset, see above.
         at: usize,
         /// The claimed count.
         count: u32,
@@ -62,7 +67,7 @@ pub enum MessageError {
     /// A field has a value that it cannot have.
     #[error("field at byte {at} has a value that it cannot have")]
     Field {
-        /// Offset in the frame.
+        /// Offset, see above.
         at: usize,
     },
 }

@@ -1,4 +1,7 @@
 //! The frame: a header of 24 bytes and a body, with one checksum over both.
+//!
+//! What the flags of a header may be depends on the kind and is checked with the message.
+#![deny(clippy::indexing_slicing)]
 
 use super::FrameError;
 use crate::model::RingEpoch;
@@ -9,7 +12,7 @@ pub const HEADER_SIZE: usize = 24;
 pub(super) const LENGTH_AT: usize = 0;
 pub(super) const CRC_AT: usize = 4;
 pub(super) const KIND_AT: usize = 8;
-const FLAGS_AT: usize = 10;
+pub(super) const FLAGS_AT: usize = 10;
 const EPOCH_AT: usize = 12;
 const REQUEST_AT: usize = 16;
 const _: () = assert!(REQUEST_AT + size_of::<u64>() == HEADER_SIZE);
@@ -195,7 +198,9 @@ pub(super) fn checksum(frame: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+/// The field at `at`; zeros where the bytes end before, which a caller has ruled out.
+#[inline]
+pub(super) fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes
         .get(at..)
         .and_then(|rest| rest.first_chunk::<N>())

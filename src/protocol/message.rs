@@ -1,18 +1,13 @@
-//! The messages, each read from a whole frame in one go.
+//! The messages. How each is read is in `decode`, how it is written in `write`.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::frame::{Frame, FrameKind};
-use super::read::Reader;
-use super::records::{
-    AUDIT_ROW_SIZE, AuditRows, MEMBER_SIZE, Members, Operations, Receipts, Rows, SLOT_RUN_SIZE,
-    SlotRuns, TERM_START_SIZE, TermStarts,
-};
-use super::{HELLO_MAGIC, MessageError, RefusalCode};
-use crate::limits;
+use super::RefusalCode;
+use super::frame::FrameKind;
+use super::records::{AuditRows, Members, Operations, Receipts, Rows, SlotRuns, TermStarts};
 use crate::model::{
-    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, LogTime, NodeId,
-    OPERATION_SIZE, Place, RECEIPT_SIZE, ROW_SIZE, RingEpoch, Seq, SlotRange, Term,
+    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, NodeId, Place, RingEpoch,
+    Seq, SlotRange, Term,
 };
 
 /// Beginnings of terms that a registration or a grant carries at most: the newest ones.
@@ -20,6 +15,9 @@ pub(super) const TERM_START_COUNT_MAX: u32 = 1_024;
 
 /// Bytes of the text of a refusal at most.
 pub(super) const REFUSAL_TEXT_SIZE_MAX: u32 = 400;
+
+/// Bytes of an address: 16 of an IPv6 (or mapped IPv4) address, 2 of the port, 6 of zero.
+pub(super) const ADDRESS_SIZE: usize = 24;
 
 /// Rows in one frame of the audit at most.
 pub(super) const AUDIT_ROW_COUNT_MAX: u32 = 4_096;
@@ -39,7 +37,7 @@ pub enum PeerRole {
 }
 
 impl PeerRole {
-    const fn from_number(number: u8) -> Option<Self> {
+    pub(super) const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Client),
             2 => Some(Self::Front),
@@ -398,434 +396,73 @@ pub enum Message<'a> {
     Table(Table<'a>),
 }
 
-impl<'a> Message<'a> {
-    /// Reads the message of a frame. Nothing may be left over.
-    pub fn read(frame: &Frame<'a>) -> Result<Self, MessageError> {
-        let mut reader = Reader::new(frame.body);
-        let message = Self::read_client(frame.header.kind, &mut reader)?;
-        reader.finish()?;
-        Ok(message)
-    }
-
-    fn read_client(kind: FrameKind, reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        Ok(match kind {
-            FrameKind::Hello => Self::Hello(Hello::read(reader)?),
-            FrameKind::Welcome => Self::Welcome(Welcome::read(reader)?),
-            FrameKind::Refused => Self::Refused(Refused::read(reader)?),
-            FrameKind::Ping => Self::Ping,
-            FrameKind::Pong => Self::Pong {
-                time_ms: reader.u64()?,
-            },
-            FrameKind::Goaway => Self::Goaway,
-            FrameKind::Request => {
-                let deadline_ms = reader.u32()?;
-                reader.reserved(4)?;
-                let records = reader.records(OPERATION_SIZE, limits::BATCH_COUNT_MAX)?;
-                Self::Request {
-                    deadline_ms,
-                    operations: Operations(records),
-                }
-            }
-            FrameKind::Receipts => Self::Receipts(Receipts(
-                reader.records(RECEIPT_SIZE, limits::BATCH_COUNT_MAX)?,
-            )),
-            FrameKind::Rows => {
-                let index = reader.u16()?;
-                reader.reserved(6)?;
-                let records = reader.records(ROW_SIZE, limits::LIST_ROW_COUNT_MAX)?;
-                Self::Rows {
-                    index,
-                    rows: Rows(records),
-                }
-            }
-            FrameKind::StatusAsk => Self::StatusAsk,
-            FrameKind::StatusTold => Self::StatusTold {
-                json: reader.text(limits::STATUS_SIZE_MAX)?,
-            },
-            FrameKind::AuditAsk => Self::AuditAsk,
-            FrameKind::AuditTold => {
-                let records = reader.records(AUDIT_ROW_SIZE, AUDIT_ROW_COUNT_MAX)?;
-                Self::AuditTold {
-                    rows: AuditRows(records),
-                }
-            }
-            FrameKind::Register
-            | FrameKind::Granted
-            | FrameKind::Append
-            | FrameKind::Appended
-            | FrameKind::Resend
-            | FrameKind::Beat
-            | FrameKind::Confirmed
-            | FrameKind::Fetch
-            | FrameKind::Fetched
-            | FrameKind::CheckpointAsk
-            | FrameKind::CheckpointPart
-            | FrameKind::EntryAsk
-            | FrameKind::EntryRead
-            | FrameKind::Follow
-            | FrameKind::Table => return Self::read_link(kind, reader),
-        })
-    }
-
-    fn read_link(kind: FrameKind, reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        Ok(match kind {
-            FrameKind::Register => Self::Register(Register::read(reader)?),
-            FrameKind::Granted => Self::Granted(Granted::read(reader)?),
-            FrameKind::Append => Self::Append(Append::read(reader)?),
-            FrameKind::Appended => Self::Appended(Appended::read(reader)?),
-            FrameKind::Resend => {
-                let log = log_number(reader)?;
-                reader.reserved(6)?;
-                Self::Resend {
-                    log,
-                    end: log_end(reader)?,
-                }
-            }
-            FrameKind::Beat => Self::Beat(Beat::read(reader)?),
-            FrameKind::Confirmed => Self::Confirmed(Confirmed::read(reader)?),
-            FrameKind::Fetch => Self::Fetch(Fetch::read(reader)?),
-            FrameKind::Fetched => Self::Fetched(Fetched::read(reader)?),
-            FrameKind::CheckpointAsk => Self::CheckpointAsk(Fetch::read(reader)?),
-            FrameKind::CheckpointPart => Self::CheckpointPart(CheckpointPart::read(reader)?),
-            FrameKind::EntryAsk => Self::EntryAsk {
-                place: Place(reader.u64()?),
-            },
-            FrameKind::EntryRead => Self::EntryRead(EntryRead::read(reader)?),
-            FrameKind::Follow => Self::Follow,
-            FrameKind::Table => Self::Table(Table::read(reader)?),
-            FrameKind::Hello
-            | FrameKind::Welcome
-            | FrameKind::Refused
-            | FrameKind::Ping
-            | FrameKind::Pong
-            | FrameKind::Goaway
-            | FrameKind::Request
-            | FrameKind::Receipts
-            | FrameKind::Rows
-            | FrameKind::StatusAsk
-            | FrameKind::StatusTold
-            | FrameKind::AuditAsk
-            | FrameKind::AuditTold => return Err(MessageError::Field { at: 8 }),
-        })
-    }
-}
-
-impl Hello {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
-        if reader.u32()? != HELLO_MAGIC {
-            return Err(reader.wrong(4));
+impl Message<'_> {
+    /// The kind of frame that carries it.
+    #[must_use]
+    pub const fn kind(&self) -> FrameKind {
+        match self {
+            Self::Hello(_) => FrameKind::Hello,
+            Self::Welcome(_) => FrameKind::Welcome,
+            Self::Refused(_) => FrameKind::Refused,
+            Self::Ping => FrameKind::Ping,
+            Self::Pong { .. } => FrameKind::Pong,
+            Self::Goaway => FrameKind::Goaway,
+            Self::Request { .. } => FrameKind::Request,
+            Self::Receipts(_) => FrameKind::Receipts,
+            Self::Rows { .. } => FrameKind::Rows,
+            Self::StatusAsk => FrameKind::StatusAsk,
+            Self::StatusTold { .. } => FrameKind::StatusTold,
+            Self::AuditAsk => FrameKind::AuditAsk,
+            Self::AuditTold { .. } => FrameKind::AuditTold,
+            Self::Register(_) => FrameKind::Register,
+            Self::Granted(_) => FrameKind::Granted,
+            Self::Append(_) => FrameKind::Append,
+            Self::Appended(_) => FrameKind::Appended,
+            Self::Resend { .. } => FrameKind::Resend,
+            Self::Beat(_) => FrameKind::Beat,
+            Self::Confirmed(_) => FrameKind::Confirmed,
+            Self::Fetch(_) => FrameKind::Fetch,
+            Self::Fetched(_) => FrameKind::Fetched,
+            Self::CheckpointAsk(_) => FrameKind::CheckpointAsk,
+            Self::CheckpointPart(_) => FrameKind::CheckpointPart,
+            Self::EntryAsk { .. } => FrameKind::EntryAsk,
+            Self::EntryRead(_) => FrameKind::EntryRead,
+            Self::Follow => FrameKind::Follow,
+            Self::Table(_) => FrameKind::Table,
         }
-        let version_min = reader.u16()?;
-        let version_max = reader.u16()?;
-        let role = role(reader)?;
-        reader.reserved(3)?;
-        let node = NodeId::new(reader.u32()?);
-        let cluster = optional_cluster(reader)?;
-        let incarnation = incarnation(reader)?;
-        Ok(Self {
-            version_min,
-            version_max,
-            role,
-            cluster,
-            node,
-            incarnation,
-        })
     }
 }
 
-impl Welcome {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
-        let version = reader.u16()?;
-        let role = role(reader)?;
-        reader.reserved(5)?;
-        Ok(Self {
-            version,
-            role,
-            cluster: ClusterId::new(reader.u128()?).ok_or_else(|| reader.wrong(16))?,
-            time_ms: reader.u64()?,
-            frame_size_max: reader.u32()?,
-            batch_count_max: reader.u32()?,
-            deadline_ms_max: reader.u32()?,
-            frames_in_flight_max: reader.u32()?,
-        })
+// The largest frame of each kind with a list fits in what its connection allows.
+const _: () = {
+    use super::frame::HEADER_SIZE;
+    use super::records::{AUDIT_ROW_SIZE, MEMBER_SIZE, SLOT_RUN_SIZE, TERM_START_SIZE};
+    use crate::limits;
+    use crate::model::{OPERATION_SIZE, RECEIPT_SIZE, ROW_SIZE, to_u64};
+
+    const fn fits(frame_size_max: u32, head_size: u64, count: u32, record_size: usize) -> bool {
+        to_u64(HEADER_SIZE) + head_size + count as u64 * to_u64(record_size)
+            <= frame_size_max as u64
     }
-}
-
-impl<'a> Refused<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        let code = RefusalCode::from_number(reader.u16()?).ok_or_else(|| reader.wrong(2))?;
-        Ok(Self {
-            code,
-            version_min: reader.u16()?,
-            version_max: reader.u16()?,
-            text: {
-                reader.reserved(2)?;
-                reader.text(REFUSAL_TEXT_SIZE_MAX)?
-            },
-        })
-    }
-}
-
-impl<'a> Register<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        let node = NodeId::new(reader.u32()?).ok_or_else(|| reader.wrong(4))?;
-        let log = LogNumber::new(reader.u16()?);
-        reader.reserved(2)?;
-        Ok(Self {
-            node,
-            log,
-            copy: reader.u128()?,
-            generation: Generation(reader.u64()?),
-            term: Term(reader.u64()?),
-            ring_epoch: RingEpoch(reader.u32()?),
-            end: {
-                reader.reserved(4)?;
-                log_end(reader)?
-            },
-            committed: Seq(reader.u64()?),
-            address: address(reader)?.ok_or_else(|| reader.wrong(ADDRESS_SIZE))?,
-            terms: TermStarts(reader.records(TERM_START_SIZE, TERM_START_COUNT_MAX)?),
-        })
-    }
-}
-
-impl<'a> Granted<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        let log = log_number(reader)?;
-        reader.reserved(2)?;
-        Ok(Self {
-            log,
-            ring_epoch: RingEpoch(reader.u32()?),
-            term: Term(reader.u64()?),
-            generation: Generation(reader.u64()?),
-            ring_key: reader.u128()?,
-            copy: reader.u128()?,
-            end: log_end(reader)?,
-            first_offset: reader.u64()?,
-            checkpoint_size: reader.u64()?,
-            segment_size: reader.u64()?,
-            clock_ms: reader.u64()?,
-            terms: TermStarts(reader.records(TERM_START_SIZE, TERM_START_COUNT_MAX)?),
-        })
-    }
-}
-
-impl<'a> Append<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        let log = log_number(reader)?;
-        reader.reserved(6)?;
-        Ok(Self {
-            log,
-            term: Term(reader.u64()?),
-            committed: Seq(reader.u64()?),
-            block: reader.rest(),
-        })
-    }
-}
-
-impl Appended {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
-        let log = log_number(reader)?;
-        reader.reserved(6)?;
-        Ok(Self {
-            log,
-            term: Term(reader.u64()?),
-            through: Seq(reader.u64()?),
-            clock_ms: reader.u64()?,
-            free_size: reader.u64()?,
-        })
-    }
-}
-
-impl Beat {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
-        let beat = Self {
-            nonce: reader.u64()?,
-            term: Term(reader.u64()?),
-            applied: Seq(reader.u64()?),
-            committed: Seq(reader.u64()?),
-            account_count: reader.u64()?,
-            id_count: reader.u64()?,
-            horizon_ms: reader.u64()?,
-            free_size: reader.u64()?,
-            digest: reader.u128()?,
-            memory_size: reader.u64()?,
-            phase: reader.u8()?,
-        };
-        reader.reserved(7)?;
-        Ok(beat)
-    }
-}
-
-impl Confirmed {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
-        Ok(Self {
-            nonce: reader.u64()?,
-            term: Term(reader.u64()?),
-            clock_ms: reader.u64()?,
-            free_size: reader.u64()?,
-        })
-    }
-}
-
-impl Fetch {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
-        let log = log_number(reader)?;
-        reader.reserved(2)?;
-        let size_max = reader.u32()?;
-        Ok(Self {
-            log,
-            offset: reader.u64()?,
-            size_max,
-        })
-    }
-}
-
-impl<'a> Fetched<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        let log = log_number(reader)?;
-        reader.reserved(6)?;
-        Ok(Self {
-            log,
-            offset: reader.u64()?,
-            blocks: reader.rest(),
-        })
-    }
-}
-
-impl<'a> CheckpointPart<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        let log = log_number(reader)?;
-        reader.reserved(6)?;
-        Ok(Self {
-            log,
-            size: reader.u64()?,
-            offset: reader.u64()?,
-            bytes: reader.rest(),
-        })
-    }
-}
-
-impl EntryRead {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
-        let place = Place(reader.u64()?);
-        let rest = reader.rest();
-        let entry = match rest.len() {
-            0 => None,
-            ENTRY_SIZE => rest.first_chunk::<ENTRY_SIZE>().copied(),
-            size => return Err(reader.wrong(size)),
-        };
-        Ok(Self { place, entry })
-    }
-}
-
-impl<'a> Table<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
-        let ring_epoch = RingEpoch(reader.u32()?);
-        reader.reserved(4)?;
-        Ok(Self {
-            ring_epoch,
-            generation: Generation(reader.u64()?),
-            ring_key: reader.u128()?,
-            members: Members(reader.records(MEMBER_SIZE, limits::NODE_COUNT_MAX)?),
-            runs: SlotRuns(reader.records(SLOT_RUN_SIZE, limits::SLOT_COUNT)?),
-        })
-    }
-}
-
-impl Member {
-    pub(super) fn read(record: &[u8]) -> Result<Self, MessageError> {
-        let mut reader = Reader::new(record);
-        let node = NodeId::new(reader.u32()?).ok_or_else(|| reader.wrong(4))?;
-        let log = log_number(&mut reader)?;
-        let state = match reader.u8()? {
-            0 => MemberState::Away,
-            1 => MemberState::Present,
-            _ => return Err(reader.wrong(1)),
-        };
-        reader.reserved(1)?;
-        let term = Term(reader.u64()?);
-        let incarnation = reader.u128()?;
-        let address = address(&mut reader)?;
-        reader.reserved(MEMBER_SIZE - 32 - ADDRESS_SIZE)?;
-        Ok(Self {
-            node,
-            log,
-            state,
-            term,
-            incarnation,
-            address,
-        })
-    }
-}
-
-impl AuditRow {
-    pub(super) fn read(record: &[u8]) -> Result<Self, MessageError> {
-        let mut reader = Reader::new(record);
-        let currency = reader.u32()?;
-        reader.reserved(4)?;
-        Ok(Self {
-            currency,
-            account_count: reader.u64()?,
-            issued: reader.u128()?,
-            burned: reader.u128()?,
-            sent: reader.u128()?,
-            received: reader.u128()?,
-            returned: reader.u128()?,
-            adopted_in: reader.u128()?.cast_signed(),
-            adopted_out: reader.u128()?.cast_signed(),
-            available: reader.u128()?.cast_signed(),
-            held: reader.u128()?.cast_signed(),
-            difference: {
-                let difference = reader.u128()?.cast_signed();
-                reader.reserved(8)?;
-                difference
-            },
-        })
-    }
-}
-
-/// Bytes of an address: 16 of an IPv6 (or mapped IPv4) address, 2 of the port, 6 of zero.
-pub(super) const ADDRESS_SIZE: usize = 24;
-
-fn address(reader: &mut Reader<'_>) -> Result<Option<SocketAddr>, MessageError> {
-    let ip = Ipv6Addr::from(reader.array::<16>()?);
-    let port = reader.u16()?;
-    reader.reserved(6)?;
-    if port == 0 {
-        return Ok(None);
-    }
-    let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
-    Ok(Some(SocketAddr::new(ip, port)))
-}
-
-fn role(reader: &mut Reader<'_>) -> Result<PeerRole, MessageError> {
-    PeerRole::from_number(reader.u8()?).ok_or_else(|| reader.wrong(1))
-}
-
-fn log_number(reader: &mut Reader<'_>) -> Result<LogNumber, MessageError> {
-    LogNumber::new(reader.u16()?).ok_or_else(|| reader.wrong(2))
-}
-
-fn incarnation(reader: &mut Reader<'_>) -> Result<Incarnation, MessageError> {
-    Incarnation::new(reader.u128()?).ok_or_else(|| reader.wrong(16))
-}
-
-fn optional_cluster(reader: &mut Reader<'_>) -> Result<Option<ClusterId>, MessageError> {
-    match reader.u128()? {
-        0 => Ok(None),
-        number => ClusterId::new(number)
-            .map(Some)
-            .ok_or_else(|| reader.wrong(16)),
-    }
-}
-
-fn log_end(reader: &mut Reader<'_>) -> Result<LogEnd, MessageError> {
-    Ok(LogEnd {
-        seq: Seq(reader.u64()?),
-        term: Term(reader.u64()?),
-        chain: reader.u64()?,
-        offset: reader.u64()?,
-        time: LogTime(reader.u64()?),
-    })
-}
+    let client = limits::FRAME_SIZE_MAX;
+    assert!(fits(client, 8, limits::BATCH_COUNT_MAX, OPERATION_SIZE));
+    assert!(fits(client, 8, limits::BATCH_COUNT_MAX, RECEIPT_SIZE));
+    assert!(fits(client, 8, limits::LIST_ROW_COUNT_MAX, ROW_SIZE));
+    assert!(fits(client, 8, AUDIT_ROW_COUNT_MAX, AUDIT_ROW_SIZE));
+    assert!(fits(client, 4, limits::STATUS_SIZE_MAX, 1));
+    assert!(fits(
+        limits::HELLO_FRAME_SIZE_MAX,
+        12,
+        REFUSAL_TEXT_SIZE_MAX,
+        1
+    ));
+    let members_size = to_u64(MEMBER_SIZE) * limits::NODE_COUNT_MAX as u64;
+    let link = limits::LINK_FRAME_SIZE_MAX;
+    assert!(fits(
+        link,
+        48 + members_size,
+        limits::SLOT_COUNT,
+        SLOT_RUN_SIZE
+    ));
+    assert!(fits(link, 136, TERM_START_COUNT_MAX, TERM_START_SIZE));
+};

@@ -3,11 +3,16 @@
 //! Lengths and counts from outside are claims: they are bounded before anything is reserved or
 //! read, and no bytes make this module panic.
 
+mod decode;
 mod error;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod read;
 mod records;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use error::{FrameError, MessageError, RefusalCode};
@@ -19,8 +24,8 @@ pub use message::{
 };
 pub use records::{AuditRows, Members, Operations, Receipts, Rows, SlotRuns, TermStarts};
 pub use write::{
-    ReceiptsWriter, RequestWriter, put_member, put_slot_run, put_term_starts, write_append_head,
-    write_audit, write_message, write_rows,
+    AuditPart, ReceiptsWriter, RequestWriter, put_member, put_slot_run, put_term_starts,
+    write_append_head, write_audit, write_message, write_rows,
 };
 
 /// Lowest version of the protocol that this build speaks.

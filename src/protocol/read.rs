@@ -1,4 +1,5 @@
 //! Reads the fields of a body one after the other, each checked to be there.
+#![deny(clippy::indexing_slicing)]
 
 use super::MessageError;
 use super::frame::HEADER_SIZE;
@@ -9,16 +10,28 @@ use crate::model::to_usize;
 pub(super) struct Reader<'a> {
     body: &'a [u8],
     at: usize,
+    /// Offset of the body's first byte in what errors count from.
+    base: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(body: &'a [u8]) -> Self {
-        Self { body, at: 0 }
+    /// The body of a frame.
+    pub(super) const fn of_body(body: &'a [u8]) -> Self {
+        Self {
+            body,
+            at: 0,
+            base: HEADER_SIZE,
+        }
     }
 
-    /// Offset in the frame of what is read next.
+    /// A record that begins at byte `base` of its list.
+    pub(super) const fn of_record(body: &'a [u8], base: usize) -> Self {
+        Self { body, at: 0, base }
+    }
+
+    /// Offset of what is read next.
     pub(super) const fn offset(&self) -> usize {
-        HEADER_SIZE + self.at
+        self.base + self.at
     }
 
     /// The field of `size` bytes that was read last is impossible.
@@ -33,7 +46,7 @@ impl<'a> Reader<'a> {
         let Some((field, _)) = rest.split_at_checked(size) else {
             let needed = size.saturating_sub(rest.len());
             return Err(MessageError::Ends {
-                at: HEADER_SIZE + self.body.len(),
+                at: self.base + self.body.len(),
                 needed,
             });
         };
@@ -78,29 +91,28 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A count of records of `size` bytes, at most `max`, and the records themselves.
-    pub(super) fn records(&mut self, size: usize, max: u32) -> Result<&'a [u8], MessageError> {
+    /// A count or a length of at most `max`.
+    pub(super) fn count(&mut self, max: u32) -> Result<usize, MessageError> {
         let at = self.offset();
         let count = self.u32()?;
         if max < count {
             return Err(MessageError::TooMany { at, count, max });
         }
+        Ok(to_usize(u64::from(count)))
+    }
+
+    /// A count of records of `size` bytes, at most `max`, four bytes of zero, and the records.
+    pub(super) fn records(&mut self, size: usize, max: u32) -> Result<&'a [u8], MessageError> {
+        let count = self.count(max)?;
         self.reserved(4)?;
-        self.bytes(to_usize(u64::from(count)) * size)
+        self.bytes(count * size)
     }
 
     /// A text of at most `max` bytes.
     pub(super) fn text(&mut self, max: u32) -> Result<&'a str, MessageError> {
         let at = self.offset();
-        let length = self.u32()?;
-        if max < length {
-            return Err(MessageError::TooMany {
-                at,
-                count: length,
-                max,
-            });
-        }
-        let bytes = self.bytes(to_usize(u64::from(length)))?;
+        let length = self.count(max)?;
+        let bytes = self.bytes(length)?;
         std::str::from_utf8(bytes).map_err(|_invalid| MessageError::Field { at })
     }
 

@@ -9,14 +9,18 @@ use bytes::{BufMut, BytesMut};
 
 use super::frame::{CRC_AT, FLAG_MORE, HEADER_SIZE, KIND_AT, LENGTH_AT};
 use super::message::{
-    ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed, EntryRead, Fetch,
-    Fetched, Granted, Hello, Member, Message, REFUSAL_TEXT_SIZE_MAX, Refused, Register, SlotRun,
-    TERM_START_COUNT_MAX, Table, Welcome,
+    ADDRESS_SIZE, AUDIT_ROW_COUNT_MAX, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed,
+    EntryRead, Fetch, Fetched, Granted, Hello, Member, Message, REFUSAL_TEXT_SIZE_MAX, Refused,
+    Register, SlotRun, TERM_START_COUNT_MAX, Table, Welcome,
 };
-use super::records::MEMBER_SIZE;
+use super::records::{MEMBER_SIZE, receipt_at};
 use super::{FrameKind, HELLO_MAGIC, Header};
+use crate::limits::{
+    BATCH_COUNT_MAX, LIST_ROW_COUNT_MAX, NODE_COUNT_MAX, SLOT_COUNT, STATUS_SIZE_MAX,
+};
 use crate::model::{
-    LogEnd, LogNumber, OPERATION_SIZE, Receipt, RingEpoch, Row, TermStart, to_usize,
+    ClusterId, LogEnd, LogNumber, NodeId, OPERATION_SIZE, RECEIPT_SIZE, Receipt, RingEpoch, Row,
+    TermStart, to_usize,
 };
 
 impl Header {
@@ -60,6 +64,13 @@ fn finish(out: &mut BytesMut, start: usize) {
     finish_with(out, start, &[]);
 }
 
+/// Ends a frame whose body begins with the count of its records.
+fn finish_list(out: &mut BytesMut, start: usize, count: u32) {
+    let at = start + HEADER_SIZE;
+    out[at..at + size_of::<u32>()].copy_from_slice(&count.to_le_bytes());
+    finish(out, start);
+}
+
 /// Ends a frame whose last bytes follow from another buffer.
 fn finish_with(out: &mut BytesMut, start: usize, tail: &[u8]) {
     let frame = &mut out[start..];
@@ -72,16 +83,27 @@ fn finish_with(out: &mut BytesMut, start: usize, tail: &[u8]) {
     frame[CRC_AT..KIND_AT].copy_from_slice(&hasher.finalize().to_le_bytes());
 }
 
-fn put_count(out: &mut BytesMut, count: usize) {
-    out.put_u32_le(u32::try_from(count).expect("counts are bounded by limits"));
+/// A count that the other side would refuse is a fault of this one: it stops here.
+fn put_count(out: &mut BytesMut, count: usize, max: u32) {
+    let count = u32::try_from(count).expect("counts are far below 2^32");
+    assert!(
+        count <= max,
+        "{count} records, at most {max} fit in a frame"
+    );
+    out.put_u32_le(count);
+}
+
+/// The count of a list that has nothing beside it, and the four bytes of zero behind.
+fn put_list_count(out: &mut BytesMut, count: usize, max: u32) {
+    put_count(out, count, max);
     out.put_u32_le(0);
 }
 
-/// Writes one whole frame.
+/// Writes one whole frame under `header`, which must be of the message's kind.
 ///
-/// The request of a header without one is 0; its epoch is that of `header`.
+/// Panics on more records or text than the kind allows: this side made them.
 pub fn write_message(out: &mut BytesMut, header: Header, message: &Message<'_>) {
-    debug_assert_eq!(header.kind, message.kind());
+    assert_eq!(header.kind, message.kind());
     let start = begin(out, header);
     write_body(out, message);
     finish(out, start);
@@ -102,24 +124,21 @@ fn write_body(out: &mut BytesMut, message: &Message<'_>) {
             deadline_ms,
             operations,
         } => {
+            put_count(out, operations.len(), BATCH_COUNT_MAX);
             out.put_u32_le(*deadline_ms);
-            out.put_u32_le(0);
-            put_count(out, operations.len());
             out.put_slice(operations.bytes());
         }
         Message::Receipts(receipts) => {
-            put_count(out, receipts.len());
+            put_list_count(out, receipts.len(), BATCH_COUNT_MAX);
             out.put_slice(receipts.bytes());
         }
         Message::Rows { index, rows } => {
-            out.put_u16_le(*index);
-            out.put_bytes(0, 6);
-            put_count(out, rows.len());
+            put_row_head(out, rows.len(), *index);
             out.put_slice(rows.bytes());
         }
-        Message::StatusTold { json } => put_text(out, json),
+        Message::StatusTold { json } => put_text(out, json, STATUS_SIZE_MAX),
         Message::AuditTold { rows } => {
-            put_count(out, rows.len());
+            put_list_count(out, rows.len(), AUDIT_ROW_COUNT_MAX);
             out.put_slice(rows.bytes());
         }
         Message::Register(register) => write_register(out, register),
@@ -145,41 +164,6 @@ fn write_body(out: &mut BytesMut, message: &Message<'_>) {
 }
 
 impl Message<'_> {
-    /// The kind of frame that carries it.
-    #[must_use]
-    pub const fn kind(&self) -> FrameKind {
-        match self {
-            Self::Hello(_) => FrameKind::Hello,
-            Self::Welcome(_) => FrameKind::Welcome,
-            Self::Refused(_) => FrameKind::Refused,
-            Self::Ping => FrameKind::Ping,
-            Self::Pong { .. } => FrameKind::Pong,
-            Self::Goaway => FrameKind::Goaway,
-            Self::Request { .. } => FrameKind::Request,
-            Self::Receipts(_) => FrameKind::Receipts,
-            Self::Rows { .. } => FrameKind::Rows,
-            Self::StatusAsk => FrameKind::StatusAsk,
-            Self::StatusTold { .. } => FrameKind::StatusTold,
-            Self::AuditAsk => FrameKind::AuditAsk,
-            Self::AuditTold { .. } => FrameKind::AuditTold,
-            Self::Register(_) => FrameKind::Register,
-            Self::Granted(_) => FrameKind::Granted,
-            Self::Append(_) => FrameKind::Append,
-            Self::Appended(_) => FrameKind::Appended,
-            Self::Resend { .. } => FrameKind::Resend,
-            Self::Beat(_) => FrameKind::Beat,
-            Self::Confirmed(_) => FrameKind::Confirmed,
-            Self::Fetch(_) => FrameKind::Fetch,
-            Self::Fetched(_) => FrameKind::Fetched,
-            Self::CheckpointAsk(_) => FrameKind::CheckpointAsk,
-            Self::CheckpointPart(_) => FrameKind::CheckpointPart,
-            Self::EntryAsk { .. } => FrameKind::EntryAsk,
-            Self::EntryRead(_) => FrameKind::EntryRead,
-            Self::Follow => FrameKind::Follow,
-            Self::Table(_) => FrameKind::Table,
-        }
-    }
-
     /// Writes it as one whole frame under a header that has nothing but the kind.
     pub fn write(&self, out: &mut BytesMut) {
         write_message(out, Header::bare(self.kind()), self);
@@ -203,9 +187,7 @@ pub fn write_append_head(out: &mut BytesMut, append: &Append<'_>) {
 /// Writes one frame of rows.
 pub fn write_rows(out: &mut BytesMut, request: u64, index: u16, rows: &[Row]) {
     let start = begin(out, Header::answer(FrameKind::Rows, request));
-    out.put_u16_le(index);
-    out.put_bytes(0, 6);
-    put_count(out, rows.len());
+    put_row_head(out, rows.len(), index);
     for row in rows {
         out.put_u32_le(row.currency);
         out.put_u32_le(row.flags);
@@ -224,12 +206,24 @@ pub fn write_rows(out: &mut BytesMut, request: u64, index: u16, rows: &[Row]) {
     finish(out, start);
 }
 
-/// Writes one frame of the audit; `more` says that another one follows.
-pub fn write_audit(out: &mut BytesMut, request: u64, rows: &[AuditRow], more: bool) {
+/// Which part of an audit's answer a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditPart {
+    /// Another frame follows.
+    More,
+    /// The answer is complete.
+    Last,
+}
+
+/// Writes one frame of the audit, at most 4,096 rows.
+pub fn write_audit(out: &mut BytesMut, request: u64, rows: &[AuditRow], part: AuditPart) {
     let mut header = Header::answer(FrameKind::AuditTold, request);
-    header.flags = if more { FLAG_MORE } else { 0 };
+    header.flags = match part {
+        AuditPart::More => FLAG_MORE,
+        AuditPart::Last => 0,
+    };
     let start = begin(out, header);
-    put_count(out, rows.len());
+    put_list_count(out, rows.len(), AUDIT_ROW_COUNT_MAX);
     for row in rows {
         out.put_u32_le(row.currency);
         out.put_u32_le(0);
@@ -246,9 +240,14 @@ pub fn write_audit(out: &mut BytesMut, request: u64, rows: &[AuditRow], more: bo
         ] {
             out.put_i128_le(sum);
         }
-        out.put_u64_le(0);
     }
     finish(out, start);
+}
+
+fn put_row_head(out: &mut BytesMut, count: usize, index: u16) {
+    put_count(out, count, LIST_ROW_COUNT_MAX);
+    out.put_u16_le(index);
+    out.put_u16_le(0);
 }
 
 /// A request frame that is being filled operation by operation.
@@ -259,18 +258,17 @@ pub struct RequestWriter {
 }
 
 impl RequestWriter {
-    const COUNT_AT: usize = HEADER_SIZE + 8;
-
     /// Begins a request of `deadline_ms` from now on.
     pub fn begin(out: &mut BytesMut, request: u64, epoch: RingEpoch, deadline_ms: u32) -> Self {
         let start = begin(out, Header::answer(FrameKind::Request, request).at(epoch));
+        out.put_u32_le(0);
         out.put_u32_le(deadline_ms);
-        out.put_bytes(0, 12);
         Self { start, count: 0 }
     }
 
-    /// Adds one operation.
+    /// Adds one operation. Panics behind the last one that fits in a request.
     pub fn push(&mut self, out: &mut BytesMut, operation: &[u8; OPERATION_SIZE]) {
+        assert!(self.count < BATCH_COUNT_MAX, "the batch is full");
         out.put_slice(operation);
         self.count += 1;
     }
@@ -283,9 +281,7 @@ impl RequestWriter {
 
     /// Completes the frame.
     pub fn finish(self, out: &mut BytesMut) {
-        let at = self.start + Self::COUNT_AT;
-        out[at..at + 4].copy_from_slice(&self.count.to_le_bytes());
-        finish(out, self.start);
+        finish_list(out, self.start, self.count);
     }
 }
 
@@ -304,17 +300,10 @@ impl ReceiptsWriter {
         Self { start, count: 0 }
     }
 
-    /// Adds one receipt.
+    /// Adds one receipt. Panics behind the last one that fits in a frame.
     pub fn push(&mut self, out: &mut BytesMut, receipt: &Receipt) {
-        out.put_u16_le(receipt.index);
-        out.put_u16_le(receipt.code as u16);
-        out.put_u16_le(receipt.flags.0);
-        out.put_u16_le(0);
-        out.put_i64_le(receipt.available);
-        out.put_u64_le(receipt.held);
-        out.put_u64_le(receipt.version);
-        out.put_u64_le(receipt.place.0);
-        out.put_u64_le(receipt.amount);
+        assert!(self.count < BATCH_COUNT_MAX, "the frame is full");
+        out.put_slice(&receipt_bytes(receipt));
         self.count += 1;
     }
 
@@ -326,10 +315,37 @@ impl ReceiptsWriter {
 
     /// Completes the frame.
     pub fn finish(self, out: &mut BytesMut) {
-        let at = self.start + HEADER_SIZE;
-        out[at..at + 4].copy_from_slice(&self.count.to_le_bytes());
-        finish(out, self.start);
+        finish_list(out, self.start, self.count);
     }
+}
+
+/// One store of the whole record: most bytes that leave a front are receipts.
+fn receipt_bytes(receipt: &Receipt) -> [u8; RECEIPT_SIZE] {
+    fn put<const N: usize>(bytes: &mut [u8; RECEIPT_SIZE], at: usize, field: [u8; N]) {
+        bytes[at..at + N].copy_from_slice(&field);
+    }
+    let mut bytes = [0; RECEIPT_SIZE];
+    put(&mut bytes, receipt_at::INDEX, receipt.index.to_le_bytes());
+    put(
+        &mut bytes,
+        receipt_at::CODE,
+        (receipt.code as u16).to_le_bytes(),
+    );
+    put(&mut bytes, receipt_at::FLAGS, receipt.flags.0.to_le_bytes());
+    put(
+        &mut bytes,
+        receipt_at::AVAILABLE,
+        receipt.available.to_le_bytes(),
+    );
+    put(&mut bytes, receipt_at::HELD, receipt.held.to_le_bytes());
+    put(
+        &mut bytes,
+        receipt_at::VERSION,
+        receipt.version.to_le_bytes(),
+    );
+    put(&mut bytes, receipt_at::PLACE, receipt.place.0.to_le_bytes());
+    put(&mut bytes, receipt_at::AMOUNT, receipt.amount.to_le_bytes());
+    bytes
 }
 
 fn write_hello(out: &mut BytesMut, hello: &Hello) {
@@ -338,8 +354,8 @@ fn write_hello(out: &mut BytesMut, hello: &Hello) {
     out.put_u16_le(hello.version_max);
     out.put_u8(hello.role as u8);
     out.put_bytes(0, 3);
-    out.put_u32_le(hello.node.map_or(0, |node| node.get()));
-    out.put_u128_le(hello.cluster.map_or(0, |cluster| cluster.get()));
+    out.put_u32_le(hello.node.map_or(0, NodeId::get));
+    out.put_u128_le(hello.cluster.map_or(0, ClusterId::get));
     out.put_u128_le(hello.incarnation.get());
 }
 
@@ -367,7 +383,7 @@ fn write_refused(out: &mut BytesMut, refused: &Refused<'_>) {
     while !refused.text.is_char_boundary(length) {
         length -= 1;
     }
-    put_text(out, &refused.text[..length]);
+    put_text(out, &refused.text[..length], REFUSAL_TEXT_SIZE_MAX);
 }
 
 fn write_register(out: &mut BytesMut, register: &Register<'_>) {
@@ -382,7 +398,7 @@ fn write_register(out: &mut BytesMut, register: &Register<'_>) {
     put_end(out, &register.end);
     out.put_u64_le(register.committed.0);
     put_address(out, Some(register.address));
-    put_count(out, register.terms.len());
+    put_list_count(out, register.terms.len(), TERM_START_COUNT_MAX);
     out.put_slice(register.terms.bytes());
 }
 
@@ -398,7 +414,7 @@ fn write_granted(out: &mut BytesMut, granted: &Granted<'_>) {
     out.put_u64_le(granted.checkpoint_size);
     out.put_u64_le(granted.segment_size);
     out.put_u64_le(granted.clock_ms);
-    put_count(out, granted.terms.len());
+    put_list_count(out, granted.terms.len(), TERM_START_COUNT_MAX);
     out.put_slice(granted.terms.bytes());
 }
 
@@ -469,9 +485,9 @@ fn write_table(out: &mut BytesMut, table: &Table<'_>) {
     out.put_u32_le(0);
     out.put_u64_le(table.generation.0);
     out.put_u128_le(table.ring_key);
-    put_count(out, table.members.len());
+    put_list_count(out, table.members.len(), NODE_COUNT_MAX);
     out.put_slice(table.members.bytes());
-    put_count(out, table.runs.len());
+    put_list_count(out, table.runs.len(), SLOT_COUNT);
     out.put_slice(table.runs.bytes());
 }
 
@@ -514,16 +530,21 @@ fn put_end(out: &mut BytesMut, end: &LogEnd) {
     }
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
-    out.put_u32_le(u32::try_from(text.len()).expect("texts are bounded by limits"));
+fn put_text(out: &mut BytesMut, text: &str, size_max: u32) {
+    put_count(out, text.len(), size_max);
     out.put_slice(text.as_bytes());
 }
 
+/// Port 0 stands for "no address" on the wire, so no real address may have it.
 fn put_address(out: &mut BytesMut, address: Option<SocketAddr>) {
     let Some(address) = address else {
         out.put_bytes(0, ADDRESS_SIZE);
         return;
     };
+    assert!(
+        address.port() != 0,
+        "{address} is not where anybody listens"
+    );
     let ip = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,

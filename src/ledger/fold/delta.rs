@@ -146,6 +146,10 @@ impl Delta {
             // Refused, because there is no account: nothing of it is in a checkpoint.
             return Ok(());
         }
+        let closes = change.operation.kind() == Kind::Close;
+        if is_new && !closes && delta.base.is_some_and(|(image, _)| image.version == 0) {
+            return Err("version does not follow");
+        }
         let supply = self.supplies.entry(key.1).or_default();
         supply.issued += u128::from(flow.issued);
         supply.burned += u128::from(flow.burned);
