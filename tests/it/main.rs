@@ -3,5 +3,7 @@
 
 mod client;
 mod corpus;
+#[cfg(feature = "daemon")]
+mod format;
 mod tidy;
 mod vectors;
