@@ -4,6 +4,7 @@
 mod cli;
 mod client;
 mod corpus;
+mod format;
 mod harness;
 mod hostile;
 mod recovery;
