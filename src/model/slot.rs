@@ -1,10 +1,10 @@
-//! The user key (first key): which slot a user belongs to.
+//! Keyed hashes that are fixed: the user key (first key), and fingerprints of ids.
 
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
-use super::{Slot, UserId};
+use super::{OperationId, Slot, UserId};
 
 /// Top 16 bits of SipHash-2-4 over the 16 little-endian bytes of the user id.
 ///
@@ -18,4 +18,17 @@ pub fn user_slot(ring_key: u128, user: UserId) -> Slot {
     let mut hasher = SipHasher24::new_with_keys(ring_key as u64, (ring_key >> 64) as u64);
     hasher.write(&user.get().to_le_bytes());
     Slot((hasher.finish() >> 48) as u16)
+}
+
+/// Fingerprint of an id in tables and checkpoints: SipHash-2-4 over the 16 little-endian bytes of
+/// the user and the 16 of the id, with the key of [`user_slot`]. Never 0 (1 in its place).
+///
+/// Keyed, so that nobody can make ids that collide; the length tells it from a user's hash.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "the halves of the key")]
+pub fn id_fingerprint(ring_key: u128, user: UserId, id: OperationId) -> u64 {
+    let mut hasher = SipHasher24::new_with_keys(ring_key as u64, (ring_key >> 64) as u64);
+    hasher.write(&user.get().to_le_bytes());
+    hasher.write(&id.get().to_le_bytes());
+    hasher.finish().max(1)
 }

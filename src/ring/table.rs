@@ -5,11 +5,15 @@ use crate::model::{NodeId, RingEpoch, Slot, SlotRange, to_usize};
 
 const NOBODY: u32 = 0;
 
+/// Slots, as the size of a table: its length is part of the type, so a look-up has no bounds
+/// check.
+const SIZE: usize = to_usize(SLOT_COUNT as u64);
+
 /// The owner of every slot under one epoch. A look-up is one read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotTable {
     epoch: RingEpoch,
-    owners: Box<[u32]>,
+    owners: Box<[u32; SIZE]>,
 }
 
 /// Neighbouring slots with one owner.
@@ -59,9 +63,10 @@ impl SlotTable {
     /// A table in which nobody owns anything.
     #[must_use]
     pub fn nobody(epoch: RingEpoch) -> Self {
+        let owners = vec![NOBODY; SIZE].into_boxed_slice();
         Self {
             epoch,
-            owners: vec![NOBODY; to_usize(u64::from(SLOT_COUNT))].into_boxed_slice(),
+            owners: owners.try_into().expect("it was made of this size"),
         }
     }
 

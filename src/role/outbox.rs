@@ -17,26 +17,42 @@ pub enum Piece {
     Shared(Bytes),
 }
 
-#[derive(Debug, Default)]
+/// Bytes of buffers that an outbox keeps from one turn to the next, for all peers together.
+const KEPT_SIZE_MAX: usize = 64 << 20;
+
+/// Buffers that an outbox keeps from one turn to the next.
+const KEPT_COUNT_MAX: usize = 4_096;
+
+#[derive(Debug)]
 struct Queue {
-    shared: VecDeque<Piece>,
+    peer: PeerId,
+    pieces: VecDeque<Piece>,
     tail: BytesMut,
-    listed: bool,
+    /// The share of `Outbox::kept_size` that is this tail's.
+    kept_size: usize,
 }
 
 /// Everything a turn has to say. Reused from turn to turn: buffers keep their memory.
+///
+/// Buffers do not belong to peers: the first peer of a turn gets the first buffer, and so on. So
+/// memory follows how many peers are talked to in one turn, not how many are connected.
 #[derive(Debug)]
 pub struct Outbox {
-    queues: Map<PeerId, Queue>,
-    touched: Vec<PeerId>,
+    /// Where in `queues` a peer is, in this turn.
+    places: Map<PeerId, usize>,
+    /// Those of this turn in the order of their first send, then spare ones.
+    queues: Vec<Queue>,
+    /// Bytes of all tails as of the last turn in which each was used.
+    kept_size: usize,
     effects: VecDeque<Effect>,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
         Self {
-            queues: new_map(),
-            touched: Vec::new(),
+            places: new_map(),
+            queues: Vec::new(),
+            kept_size: 0,
             effects: VecDeque::new(),
         }
     }
@@ -64,9 +80,9 @@ impl Outbox {
         let queue = self.queue(peer);
         if !queue.tail.is_empty() {
             let head = queue.tail.split();
-            queue.shared.push_back(Piece::Owned(head));
+            queue.pieces.push_back(Piece::Owned(head));
         }
-        queue.shared.push_back(Piece::Shared(bytes));
+        queue.pieces.push_back(Piece::Shared(bytes));
     }
 
     /// Appends something to be done.
@@ -79,34 +95,118 @@ impl Outbox {
         self.effects.pop_front()
     }
 
-    /// Hands over, peer by peer in the order of their first send, everything that is to leave.
-    /// `take` appends the tail's bytes and leaves the buffer empty (it keeps its memory).
+    /// Hands over, peer by peer in the order of their first send, everything that is to leave:
+    /// the pieces, then the tail. What `take` leaves in them is dropped; a tail that is not taken
+    /// away keeps its memory for the next turn.
     pub fn drain_sends(
         &mut self,
         mut take: impl FnMut(PeerId, &mut VecDeque<Piece>, &mut BytesMut),
     ) {
-        for peer in self.touched.drain(..) {
-            if let Some(queue) = self.queues.get_mut(&peer) {
-                queue.listed = false;
-                take(peer, &mut queue.shared, &mut queue.tail);
-                queue.shared.clear();
-                queue.tail.clear();
+        let used = self.places.len();
+        self.places.clear();
+        for queue in &mut self.queues[..used] {
+            take(queue.peer, &mut queue.pieces, &mut queue.tail);
+            queue.pieces.clear();
+            queue.tail.clear();
+            let others_size = self.kept_size - queue.kept_size;
+            if KEPT_SIZE_MAX < others_size + queue.tail.capacity() {
+                queue.tail = BytesMut::new();
             }
+            queue.kept_size = queue.tail.capacity();
+            self.kept_size = others_size + queue.kept_size;
+        }
+        while KEPT_COUNT_MAX < self.queues.len() {
+            let spare = self.queues.pop();
+            self.kept_size -= spare.map_or(0, |queue| queue.kept_size);
         }
     }
 
-    /// Forgets the buffers of a peer that is gone.
+    /// Drops what was to leave for a peer that is gone.
     pub fn forget(&mut self, peer: PeerId) {
-        self.queues.remove(&peer);
-        self.touched.retain(|touched| *touched != peer);
+        if let Some(index) = self.places.get(&peer) {
+            let queue = &mut self.queues[*index];
+            queue.pieces.clear();
+            queue.tail.clear();
+        }
     }
 
     fn queue(&mut self, peer: PeerId) -> &mut Queue {
-        let queue = self.queues.entry(peer).or_default();
-        if !queue.listed {
-            queue.listed = true;
-            self.touched.push(peer);
+        let next = self.places.len();
+        let index = *self.places.entry(peer).or_insert(next);
+        if index == self.queues.len() {
+            self.queues.push(Queue {
+                peer,
+                pieces: VecDeque::new(),
+                tail: BytesMut::new(),
+                kept_size: 0,
+            });
         }
+        let queue = &mut self.queues[index];
+        queue.peer = peer;
         queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drained(out: &mut Outbox) -> Vec<(u64, Vec<u8>)> {
+        let mut all = Vec::new();
+        out.drain_sends(|peer, pieces, tail| {
+            let mut bytes = Vec::new();
+            for piece in pieces.iter() {
+                match piece {
+                    Piece::Owned(owned) => bytes.extend_from_slice(owned),
+                    Piece::Shared(shared) => bytes.extend_from_slice(shared),
+                }
+            }
+            bytes.extend_from_slice(tail);
+            all.push((peer.0, bytes));
+        });
+        all
+    }
+
+    #[test]
+    fn keeps_order_within_and_between_peers() {
+        let mut out = Outbox::new();
+        out.buffer(PeerId(7)).extend_from_slice(b"a");
+        out.buffer(PeerId(3)).extend_from_slice(b"x");
+        out.share(PeerId(7), Bytes::from_static(b"bc"));
+        out.share(PeerId(7), Bytes::from_static(b"d"));
+        out.buffer(PeerId(7)).extend_from_slice(b"e");
+        assert_eq!(
+            drained(&mut out),
+            [(7, b"abcde".to_vec()), (3, b"x".to_vec())]
+        );
+        assert_eq!(drained(&mut out), []);
+        out.buffer(PeerId(9)).extend_from_slice(b"z");
+        assert_eq!(drained(&mut out), [(9, b"z".to_vec())]);
+    }
+
+    #[test]
+    fn a_forgotten_peer_gets_nothing_and_costs_no_memory() {
+        let mut out = Outbox::new();
+        for peer in 0..100_000 {
+            out.buffer(PeerId(peer)).extend_from_slice(&[1; 100]);
+            out.share(PeerId(peer), Bytes::from_static(b"s"));
+            out.forget(PeerId(peer));
+            let sends = drained(&mut out);
+            assert_eq!(sends, [(peer, Vec::new())]);
+        }
+        assert_eq!(out.queues.len(), 1);
+    }
+
+    #[test]
+    fn memory_is_kept_within_its_bound() {
+        let mut out = Outbox::new();
+        for peer in 0..100 {
+            out.buffer(PeerId(peer)).resize(1 << 20, 0);
+        }
+        assert_eq!(drained(&mut out).len(), 100);
+        let kept: usize = out.queues.iter().map(|queue| queue.tail.capacity()).sum();
+        assert_eq!(kept, out.kept_size);
+        assert!(kept <= KEPT_SIZE_MAX, "{kept}");
+        assert!(KEPT_SIZE_MAX < 2 * kept, "{kept}");
     }
 }

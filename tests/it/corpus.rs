@@ -37,9 +37,8 @@ fn inputs(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 /// Runs `check` on each input and names the file of the first that fails.
 fn replay(target: &str, check: fn(&[u8])) {
     for (path, bytes) in inputs(target) {
-        if std::panic::catch_unwind(|| check(&bytes)).is_err() {
-            panic!("{} fails", path.display());
-        }
+        let outcome = std::panic::catch_unwind(|| check(&bytes));
+        assert!(outcome.is_ok(), "{} fails", path.display());
     }
 }
 

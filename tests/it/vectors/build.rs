@@ -118,15 +118,7 @@ fn link_message<'a>(kind: FrameKind, fields: &mut Fields, parts: &'a mut Parts) 
     match kind {
         FrameKind::Register => register(fields, parts),
         FrameKind::Granted => granted(fields, parts),
-        FrameKind::Append => {
-            parts.first.extend_from_slice(&fields.bytes("bytes"));
-            Message::Append(Append {
-                log: log(fields),
-                term: Term(fields.number("term")),
-                committed: Seq(fields.number("committed")),
-                block: &parts.first,
-            })
-        }
+        FrameKind::Append => append(fields, parts),
         FrameKind::Appended => Message::Appended(Appended {
             log: log(fields),
             term: Term(fields.number("term")),
@@ -146,14 +138,7 @@ fn link_message<'a>(kind: FrameKind, fields: &mut Fields, parts: &'a mut Parts) 
             free_size: fields.number("free_size"),
         }),
         FrameKind::Fetch => Message::Fetch(fetch(fields)),
-        FrameKind::Fetched => {
-            parts.first.extend_from_slice(&fields.bytes("bytes"));
-            Message::Fetched(Fetched {
-                log: log(fields),
-                offset: fields.number("offset"),
-                blocks: &parts.first,
-            })
-        }
+        FrameKind::Fetched => fetched(fields, parts),
         FrameKind::CheckpointAsk => Message::CheckpointAsk(fetch(fields)),
         FrameKind::CheckpointPart => {
             parts.first.extend_from_slice(&fields.bytes("bytes"));
@@ -173,8 +158,39 @@ fn link_message<'a>(kind: FrameKind, fields: &mut Fields, parts: &'a mut Parts) 
         }),
         FrameKind::Follow => Message::Follow,
         FrameKind::Table => table(fields, parts),
-        _ => unreachable!("made by message()"),
+        FrameKind::Hello
+        | FrameKind::Welcome
+        | FrameKind::Refused
+        | FrameKind::Ping
+        | FrameKind::Pong
+        | FrameKind::Goaway
+        | FrameKind::Request
+        | FrameKind::Receipts
+        | FrameKind::Rows
+        | FrameKind::StatusAsk
+        | FrameKind::StatusTold
+        | FrameKind::AuditAsk
+        | FrameKind::AuditTold => unreachable!("made by message()"),
     }
+}
+
+fn append<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
+    parts.first.extend_from_slice(&fields.bytes("bytes"));
+    Message::Append(Append {
+        log: log(fields),
+        term: Term(fields.number("term")),
+        committed: Seq(fields.number("committed")),
+        block: &parts.first,
+    })
+}
+
+fn fetched<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
+    parts.first.extend_from_slice(&fields.bytes("bytes"));
+    Message::Fetched(Fetched {
+        log: log(fields),
+        offset: fields.number("offset"),
+        blocks: &parts.first,
+    })
 }
 
 fn refused<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {

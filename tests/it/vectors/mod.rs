@@ -306,7 +306,7 @@ fn versions_and_roles_are_those_of_the_page() {
 fn limits_are_those_of_the_page() {
     macro_rules! known {
         ($($name:ident)*) => {
-            &[$((stringify!($name), limits::$name as u128)),*]
+            &[$((stringify!($name), u128::from(limits::$name))),*]
         };
     }
     let known: &[(&str, u128)] = known! {

@@ -1,0 +1,231 @@
+//! Speed and size of the ledger: one operation after the other, as a node applies them, each on
+//! an account drawn uniformly, so that memory is what limits.
+//!
+//! `LEDGER_ACCOUNTS=5000000` sets another number of accounts than a million.
+#![expect(missing_docs, reason = "a bench has no callers")]
+#![expect(
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a bench prints its figures and takes its size from the environment"
+)]
+
+use std::hint::black_box;
+
+use counterfoil::ledger::fold::Delta;
+use counterfoil::ledger::{Ledger, LedgerOptions, Seen};
+use counterfoil::model::{
+    AccountSettings, Currency, Entry, Flags, LogNumber, LogTime, Operation, OperationId, Place,
+    Random, UserId,
+};
+use criterion::{Criterion, Throughput};
+
+const RING_KEY: u128 = 77;
+const CURRENCIES_PER_USER: u64 = 3;
+const TIME_START: u64 = 1_750_000_000_000_000_000;
+
+fn new_ledger(keep_ids: bool) -> Ledger {
+    Ledger::new(LedgerOptions {
+        ring_key: RING_KEY,
+        id_count_max: 1 << 40,
+        keep_ids,
+    })
+}
+
+fn user(number: u64) -> UserId {
+    UserId::new(u128::from(number) + 1).expect("neither 0 nor all ones")
+}
+
+fn currency(index: u64) -> Currency {
+    let code = u32::try_from(index % CURRENCIES_PER_USER + 1).expect("small");
+    Currency::new(code).expect("not 0")
+}
+
+/// Where and when an entry lies, and the id in it.
+struct At {
+    place: Place,
+    time: LogTime,
+    id: OperationId,
+}
+
+/// Entry `index` of a log that takes a million a second.
+fn entry_at(index: u64) -> At {
+    let time = LogTime(TIME_START + index * 1_000);
+    At {
+        place: Place::new(LogNumber::new(1).expect("not 0"), 4_096 + index * 128),
+        time,
+        id: OperationId::from_parts(time.ms(), u128::from(index)),
+    }
+}
+
+struct Bench {
+    ledger: Ledger,
+    random: Random,
+    user_count: u64,
+    index: u64,
+}
+
+impl Bench {
+    fn new(user_count: u64) -> Self {
+        Self {
+            ledger: new_ledger(true),
+            random: Random::new(1),
+            user_count,
+            index: 0,
+        }
+    }
+
+    /// Opens all accounts and gives each a million.
+    fn filled(user_count: u64) -> Self {
+        let mut bench = Self::new(user_count);
+        for number in 0..user_count {
+            for code in 0..CURRENCIES_PER_USER {
+                let At { place, time, id } = bench.next();
+                let credit = Operation::credit(id, user(number), currency(code), 1_000_000);
+                let credit = credit.with_flags(Flags::OPEN_IF_MISSING);
+                bench.ledger.apply(&credit, place, time);
+            }
+        }
+        bench
+    }
+
+    fn next(&mut self) -> At {
+        self.index += 1;
+        if self.index.is_multiple_of(1 << 22) {
+            // Forget ids now and then, so that a long run stays within memory.
+            let At { place, time, .. } = entry_at(self.index);
+            let ms = time.ms() - 10_000;
+            self.ledger
+                .absorb(&Entry::Horizon { ms }, place, time)
+                .expect("it rises");
+            self.index += 1;
+        }
+        entry_at(self.index)
+    }
+
+    fn operation(&mut self, id: OperationId) -> Operation {
+        let owner = user(self.random.below(self.user_count));
+        let code = currency(self.random.u64());
+        if self.random.one_in(2) {
+            Operation::credit(id, owner, code, 3).with_flags(Flags::OPEN_IF_MISSING)
+        } else {
+            Operation::debit(id, owner, code, 2)
+        }
+    }
+
+    fn apply(&mut self) -> Entry {
+        let At { place, time, id } = self.next();
+        let operation = self.operation(id);
+        assert!(self.ledger.seen(operation.user(), id, time) == Seen::New);
+        Entry::Change(self.ledger.apply(&operation, place, time))
+    }
+
+    fn burn(&mut self) {
+        let At { place, time, id } = self.next();
+        let find = Operation::find(id, user(5)).with_flags(Flags::BURN);
+        self.ledger.apply(&find, place, time);
+    }
+}
+
+/// Bytes per account, in a ledger without ids.
+fn print_account_size(account_count: u64, currency_count: u64) {
+    let mut ledger = new_ledger(false);
+    let empty_size = ledger.memory_size();
+    for index in 0..account_count {
+        let At { place, time, id } = entry_at(index);
+        #[expect(
+            clippy::integer_division,
+            reason = "so many accounts in a row are of one user"
+        )]
+        let owner = user(index / currency_count);
+        let code = currency(index % currency_count);
+        let open = Operation::open(id, owner, code, AccountSettings::default());
+        ledger.apply(&open, place, time);
+    }
+    let size = ledger.memory_size();
+    let each = size.div_ceil(account_count);
+    eprintln!(
+        "{account_count} accounts, {currency_count} a user: {size} bytes ({each} each), \
+         {empty_size} when empty"
+    );
+}
+
+fn bench_live(criterion: &mut Criterion, account_count: u64) {
+    let mut bench = Bench::filled(account_count.div_ceil(CURRENCIES_PER_USER));
+    let mut group = criterion.benchmark_group("ledger");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("credit_or_debit", |bencher| bencher.iter(|| bench.apply()));
+    group.bench_function("get", |bencher| {
+        bencher.iter(|| {
+            let owner = user(bench.random.below(bench.user_count));
+            bench.ledger.get(owner, currency(bench.random.u64()).get())
+        });
+    });
+    group.finish();
+    assert_eq!(bench.ledger.check_supply(), Ok(()));
+}
+
+fn bench_replay(criterion: &mut Criterion) {
+    const ENTRY_COUNT: u64 = 1_000_000;
+    let mut bench = Bench::new(100_000);
+    let entries: Vec<(Entry, At)> = (0..ENTRY_COUNT)
+        .map(|_| (bench.apply(), entry_at(bench.index)))
+        .collect();
+    let mut group = criterion.benchmark_group("replay");
+    group
+        .sample_size(10)
+        .throughput(Throughput::Elements(ENTRY_COUNT));
+    group.bench_function("absorb", |bencher| {
+        bencher.iter(|| {
+            let mut replica = new_ledger(true);
+            for (entry, at) in &entries {
+                replica
+                    .absorb(entry, at.place, at.time)
+                    .expect("it follows");
+            }
+            assert_eq!(replica.digest(), bench.ledger.digest());
+        });
+    });
+    group.bench_function("fold", |bencher| {
+        bencher.iter(|| {
+            let mut delta = Delta::new(RING_KEY);
+            for (entry, at) in &entries {
+                delta.absorb(entry, at.place, at.time).expect("it follows");
+            }
+            black_box(delta.merge())
+        });
+    });
+    group.finish();
+}
+
+fn bench_ids(criterion: &mut Criterion) {
+    let mut bench = Bench::new(1);
+    for _ in 0..4_000_000 {
+        bench.burn();
+    }
+    let size = bench.ledger.memory_size();
+    eprintln!("{} ids: {size} bytes", bench.ledger.id_count());
+    let mut group = criterion.benchmark_group("ids");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("insert", |bencher| bencher.iter(|| bench.burn()));
+    group.bench_function("look_up", |bencher| {
+        bencher.iter(|| {
+            let At { time, id, .. } = entry_at(bench.index - bench.random.below(4_000_000));
+            bench.ledger.seen(user(5), id, time)
+        });
+    });
+    group.finish();
+}
+
+fn main() {
+    let count = std::env::var("LEDGER_ACCOUNTS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let account_count = count.unwrap_or(1_000_000);
+    print_account_size(account_count, 1);
+    print_account_size(account_count, CURRENCIES_PER_USER);
+    let mut criterion = Criterion::default().configure_from_args();
+    bench_live(&mut criterion, account_count);
+    bench_replay(&mut criterion);
+    bench_ids(&mut criterion);
+    criterion.final_summary();
+}

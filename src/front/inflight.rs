@@ -1,0 +1,362 @@
+//! Every operation that this front has taken and not answered, and the batches they belong to.
+//!
+//! An operation lives in one cell from its arrival to its answer; the cell keeps its bytes, so
+//! that the same bytes can be sent again. Cells, batches and lists are used again: nothing is
+//! allocated per operation once the front has seen its load. Which target an operation goes to
+//! and what a receipt means is decided in `router`; how frames to targets are filled, in `target`.
+
+use super::clients::{Client, Origin};
+use super::deadlines::Wheel;
+use super::pool::{Key, Pool};
+use super::target::Target;
+use crate::clock::Tick;
+use crate::limits::RETRY_MS;
+use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_usize};
+use crate::protocol::ReceiptsWriter;
+use crate::role::Outbox;
+
+/// No cell, at the ends of the lists.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Answers that are gathered before they are written out within a turn: what joins them per
+/// batch must not grow with the size of the turn.
+const ANSWER_COUNT_MAX: usize = 65_536;
+
+/// The retry pause doubles this often at most: 160 ms. Longer would add latency to a node's
+/// return, shorter would make a front beat on a node that is busy.
+const RETRY_DOUBLING_COUNT_MAX: u32 = 5;
+
+/// Where an operation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// For a link, a newer table, or the retry timer of its batch.
+    Waiting,
+    /// In its target's next frame.
+    Queued,
+    /// In a frame that was sent and did not answer it yet.
+    Sent,
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub(super) struct Op {
+    pub(super) bytes: [u8; OPERATION_SIZE],
+    /// Its batch, which lives at least as long.
+    pub(super) batch: u32,
+    /// Neighbours in its batch, in the order of the request.
+    pub(super) previous: u32,
+    pub(super) next: u32,
+    /// The link that it is sent by; none while nobody owns it.
+    pub(super) target: Option<u16>,
+    /// Which one of the request.
+    pub(super) index: u16,
+    pub(super) stage: Stage,
+    /// A copy was sent and its answer will never come: it may have been applied.
+    pub(super) unanswered: bool,
+    pub(super) is_change: bool,
+    /// What the last copy was told, or why none was sent.
+    pub(super) not_now: ResultCode,
+}
+
+impl Op {
+    pub(super) fn user(&self) -> u128 {
+        crate::model::Operation::user_of(&self.bytes)
+    }
+
+    /// What to say when time is up. A change of which a copy has no answer may be done or not.
+    fn code_at_deadline(&self) -> ResultCode {
+        if !self.is_change {
+            ResultCode::Unavailable
+        } else if self.unanswered || self.stage == Stage::Sent {
+            ResultCode::Unknown
+        } else {
+            self.not_now
+        }
+    }
+}
+
+/// The operations of one request frame that have no answer yet.
+#[derive(Clone, Debug)]
+pub(super) struct Batch {
+    /// Who asked; may be gone.
+    pub(super) client: Key,
+    /// The client's number of the request.
+    pub(super) request: u64,
+    pub(super) deadline: Tick,
+    pub(super) first: u32,
+    pub(super) last: u32,
+    /// Operations without an answer.
+    pub(super) open_count: u32,
+    /// Those of them that wait.
+    pub(super) waiting_count: u32,
+    /// How often it was tried again.
+    pub(super) retry_count: u32,
+    pub(super) origin: Origin,
+    /// Waiting operations are held back by one of the same user that is under way.
+    pub(super) is_held: bool,
+    /// Answers of this turn, as a list in [`Flight::answers`].
+    answer_first: u32,
+    answer_last: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    receipt: Receipt,
+    next: u32,
+}
+
+/// An operation as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival<'a> {
+    pub(super) index: u16,
+    pub(super) bytes: &'a [u8; OPERATION_SIZE],
+    pub(super) is_change: bool,
+    pub(super) not_now: ResultCode,
+}
+
+/// All that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    pub(super) ops: Pool<Op>,
+    pub(super) batches: Pool<Batch>,
+    /// By index of the link.
+    pub(super) targets: Vec<Target>,
+    /// Copies at targets whose operation was answered at its deadline.
+    pub(super) orphan_count: u32,
+    pub(super) deadlines: Wheel,
+    pub(super) retries: Wheel,
+    answers: Vec<Answer>,
+    answered: Vec<u32>,
+    pub(super) frame: Vec<Key>,
+    pub(super) spare_refs: Vec<Vec<Key>>,
+}
+
+impl Flight {
+    /// Operations that take of the budget: those without an answer, and copies at targets whose
+    /// operation is gone.
+    pub(super) fn held_count(&self) -> u32 {
+        self.ops.count() + self.orphan_count
+    }
+
+    /// Begins a batch.
+    pub(super) fn begin(
+        &mut self,
+        client: Key,
+        request: u64,
+        deadline: Tick,
+        origin: Origin,
+    ) -> u32 {
+        let key = self.batches.insert(Batch {
+            client,
+            request,
+            deadline,
+            first: NONE,
+            last: NONE,
+            open_count: 0,
+            waiting_count: 0,
+            retry_count: 0,
+            origin,
+            is_held: false,
+            answer_first: NONE,
+            answer_last: NONE,
+        });
+        self.deadlines.set(key.index(), deadline);
+        key.index()
+    }
+
+    /// Takes an operation in; it waits.
+    pub(super) fn hold(&mut self, batch: u32, arrival: Arrival<'_>) -> u32 {
+        let previous = self.batches.at(batch).last;
+        let key = self.ops.insert(Op {
+            bytes: *arrival.bytes,
+            batch,
+            previous,
+            next: NONE,
+            target: None,
+            index: arrival.index,
+            stage: Stage::Waiting,
+            unanswered: false,
+            is_change: arrival.is_change,
+            not_now: arrival.not_now,
+        });
+        if previous != NONE {
+            self.ops.at_mut(previous).next = key.index();
+        }
+        let batch = self.batches.at_mut(batch);
+        if batch.first == NONE {
+            batch.first = key.index();
+        }
+        batch.last = key.index();
+        batch.open_count += 1;
+        batch.waiting_count += 1;
+        key.index()
+    }
+
+    /// Sets the target of an operation that is not under way.
+    pub(super) fn assign(&mut self, index: u32, target: Option<u16>) {
+        let op = self.ops.at_mut(index);
+        assert!(op.stage == Stage::Waiting);
+        if op.target == target {
+            return;
+        }
+        let old = std::mem::replace(&mut op.target, target);
+        if let Some(old) = old {
+            self.targets[usize::from(old)].load -= 1;
+        }
+        if let Some(new) = target {
+            self.targets[usize::from(new)].load += 1;
+        }
+    }
+
+    /// Puts a waiting operation into the next frame of its target, which must be usable.
+    pub(super) fn enqueue(&mut self, index: u32) {
+        let key = self.ops.key_at(index);
+        let op = self.ops.at_mut(index);
+        assert!(op.stage == Stage::Waiting);
+        let target = op.target.expect("an operation is queued for its target");
+        op.stage = Stage::Queued;
+        self.batches.at_mut(op.batch).waiting_count -= 1;
+        let target = &mut self.targets[usize::from(target)];
+        assert!(target.usable);
+        target.queue.push_back(key);
+    }
+
+    /// Makes an operation that was queued or sent wait.
+    pub(super) fn hold_back(&mut self, index: u32) {
+        let op = self.ops.at_mut(index);
+        assert!(op.stage != Stage::Waiting);
+        op.stage = Stage::Waiting;
+        self.batches.at_mut(op.batch).waiting_count += 1;
+    }
+
+    /// Tries the waiting operations of a batch again after a pause, which grows.
+    pub(super) fn retry_later(&mut self, batch: u32, now: Tick) {
+        if !self.retries.is_set(batch) {
+            let doublings = self.batches.at(batch).retry_count;
+            let pause_ms = RETRY_MS << doublings.min(RETRY_DOUBLING_COUNT_MAX);
+            self.retries.set(batch, now.plus_ms(pause_ms));
+        }
+    }
+
+    /// Takes an operation out of its cell and its batch. Its load is the caller's to settle.
+    fn take(&mut self, index: u32) -> Op {
+        let op = self.ops.remove_at(index);
+        if op.previous != NONE {
+            self.ops.at_mut(op.previous).next = op.next;
+        }
+        if op.next != NONE {
+            self.ops.at_mut(op.next).previous = op.previous;
+        }
+        let batch = self.batches.at_mut(op.batch);
+        if batch.first == index {
+            batch.first = op.next;
+        }
+        if batch.last == index {
+            batch.last = op.previous;
+        }
+        batch.open_count -= 1;
+        if op.stage == Stage::Waiting {
+            batch.waiting_count -= 1;
+        }
+        op
+    }
+
+    /// Ends an operation with the receipt of its target, whose copy was taken out of its frame.
+    pub(super) fn settle(&mut self, now: Tick, index: u32, receipt: &Receipt) {
+        let op = self.take(index);
+        assert!(op.stage == Stage::Sent);
+        self.drop_load(op.target);
+        let index = op.index;
+        self.answer(op.batch, Receipt { index, ..*receipt });
+        let batch = self.batches.at_mut(op.batch);
+        if batch.is_held {
+            batch.is_held = false;
+            self.retries.set(op.batch, now);
+        }
+    }
+
+    /// Ends all operations of a batch whose time is up.
+    pub(super) fn expire(&mut self, batch: u32) {
+        while self.batches.at(batch).first != NONE {
+            let op = self.take(self.batches.at(batch).first);
+            if op.stage == Stage::Sent {
+                // The copy at the target outlives its operation, and its load with it.
+                self.orphan_count += 1;
+            } else {
+                self.drop_load(op.target);
+            }
+            self.answer(batch, Receipt::bare(op.index, op.code_at_deadline()));
+        }
+    }
+
+    fn drop_load(&mut self, target: Option<u16>) {
+        if let Some(target) = target {
+            self.targets[usize::from(target)].load -= 1;
+        }
+    }
+
+    /// Adds an answer to what leaves at the end of the turn.
+    pub(super) fn answer(&mut self, batch: u32, receipt: Receipt) {
+        let at = u32::try_from(self.answers.len()).expect("answers of a turn are bounded");
+        self.answers.push(Answer {
+            receipt,
+            next: NONE,
+        });
+        let entry = self.batches.at_mut(batch);
+        if entry.answer_last == NONE {
+            entry.answer_first = at;
+            self.answered.push(batch);
+        } else {
+            self.answers[to_usize(u64::from(entry.answer_last))].next = at;
+        }
+        entry.answer_last = at;
+    }
+
+    /// Are there so many answers that they should be written before the turn ends?
+    pub(super) fn is_answer_list_full(&self) -> bool {
+        ANSWER_COUNT_MAX <= self.answers.len()
+    }
+
+    /// Have all answers been written?
+    pub(super) fn is_answer_list_empty(&self) -> bool {
+        self.answers.is_empty() && self.answered.is_empty()
+    }
+
+    /// Writes all answers, one frame for each batch that has some, and ends batches that have
+    /// all of theirs. Answers for clients that are gone are dropped.
+    pub(super) fn write_answers(
+        &mut self,
+        clients: &mut Pool<Client>,
+        epoch: RingEpoch,
+        out: &mut Outbox,
+    ) {
+        for index in self.answered.drain(..) {
+            let batch = self.batches.at_mut(index);
+            let client = clients.get_mut(batch.client);
+            if let Some(client) = &client
+                && client.is_open()
+            {
+                let buffer = out.buffer(client.peer);
+                let mut writer = ReceiptsWriter::begin(buffer, batch.request, epoch);
+                let mut at = batch.answer_first;
+                while at != NONE {
+                    let answer = &self.answers[to_usize(u64::from(at))];
+                    writer.push(buffer, &answer.receipt);
+                    at = answer.next;
+                }
+                writer.finish(buffer);
+            }
+            batch.answer_first = NONE;
+            batch.answer_last = NONE;
+            if batch.open_count == 0 {
+                if let Some(client) = client {
+                    client.frame_count -= 1;
+                }
+                self.deadlines.clear(index);
+                self.retries.clear(index);
+                self.batches.remove_at(index);
+            }
+        }
+        self.answers.clear();
+    }
+}

@@ -1,0 +1,359 @@
+//! Old records and a delta become new records, section by section, in one pass over each.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::vec::IntoIter;
+
+use super::Delta;
+use super::delta::{AccountDelta, Known, SupplyDelta};
+use crate::ledger::digest::record_hash;
+use crate::ledger::ids::{ID_RECORD_SIZE, IdItem, row_start_ms};
+use crate::ledger::load::whole_records;
+use crate::ledger::meta::{META_RECORD_SIZE, Meta, MetaReader, Progress};
+use crate::ledger::record::{ACCOUNT_RECORD_SIZE, AccountKey, AccountRecord};
+use crate::ledger::supply::{SUPPLY_RECORD_SIZE, Supply, SupplyBroken};
+use crate::model::{Entry, Section};
+
+/// Why a fold did not come to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// Not a whole number of records.
+    #[error("section {0:?}: not a whole number of records")]
+    Size(Section),
+    /// An old record is not one that a ledger writes, or the log does not go on from it.
+    #[error("section {section:?}: {what}")]
+    Record {
+        /// Which section.
+        section: Section,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The new state breaks the identity of a currency.
+    #[error(transparent)]
+    Supply(#[from] SupplyBroken),
+    /// The accounts of a currency do not add up to what its supply record says.
+    #[error("currency {currency}: the accounts do not add up to the supply record")]
+    Sum {
+        /// Which currency.
+        currency: u32,
+    },
+}
+
+/// A fold under way: takes the sections in their order, of each first all old records, in any
+/// number of pieces ([`Merge::push`]), then its end ([`Merge::finish`]).
+///
+/// Panics if the order is broken: that is the caller's own.
+#[derive(Debug)]
+pub struct Merge {
+    section: Option<Section>,
+    ends: Option<(Progress, Progress)>,
+    horizon_ms: u64,
+    meta: Meta,
+    meta_reader: MetaReader,
+    metas: Vec<Entry>,
+    supplies: BTreeMap<u32, Supply>,
+    supply_deltas: BTreeMap<u32, SupplyDelta>,
+    currency: u32,
+    account_last: Option<AccountKey>,
+    accounts: Peekable<IntoIter<(AccountKey, AccountDelta)>>,
+    /// Sums over the accounts as they pass, by currency.
+    sums: BTreeMap<u32, Supply>,
+    digest: u128,
+    id_last: Option<IdItem>,
+    ids: Peekable<IntoIter<IdItem>>,
+}
+
+impl Merge {
+    pub(super) fn new(delta: Delta) -> Self {
+        let Delta {
+            ends,
+            metas,
+            accounts,
+            supplies,
+            mut ids,
+            horizon_ms,
+            ..
+        } = delta;
+        // The order of the maps is lost in sorting: keys are unique.
+        let mut accounts: Vec<(AccountKey, AccountDelta)> = accounts
+            .into_iter()
+            .map(|((user, currency), delta)| {
+                (
+                    AccountKey {
+                        slot: delta.slot,
+                        user,
+                        currency,
+                    },
+                    delta,
+                )
+            })
+            .collect();
+        accounts.sort_unstable_by_key(|(key, _)| *key);
+        ids.sort_unstable();
+        Self {
+            section: None,
+            ends,
+            horizon_ms,
+            meta: Meta::new(),
+            meta_reader: MetaReader::default(),
+            metas,
+            supplies: BTreeMap::new(),
+            supply_deltas: supplies.into_iter().collect(),
+            currency: 0,
+            account_last: None,
+            accounts: accounts.into_iter().peekable(),
+            sums: BTreeMap::new(),
+            digest: 0,
+            id_last: None,
+            ids: ids.into_iter().peekable(),
+        }
+    }
+
+    /// Takes the next old records of `section`; appends new ones that are settled.
+    pub fn push(
+        &mut self,
+        section: Section,
+        old: &[u8],
+        new: &mut Vec<u8>,
+    ) -> Result<(), FoldError> {
+        self.assert_turn_of(section);
+        match section {
+            Section::Meta => self.push_each(section, old, new, Self::push_meta),
+            Section::Supply => self.push_each(section, old, new, Self::push_supply),
+            Section::Accounts => self.push_each(section, old, new, Self::push_account),
+            Section::Ids => self.push_each(section, old, new, Self::push_id),
+        }
+    }
+
+    /// There are no more old records of `section`: appends the rest of the new ones.
+    pub fn finish(&mut self, section: Section, new: &mut Vec<u8>) -> Result<(), FoldError> {
+        self.assert_turn_of(section);
+        self.section = Some(section);
+        match section {
+            Section::Meta => self
+                .finish_meta(new)
+                .map_err(|what| FoldError::Record { section, what }),
+            Section::Supply => {
+                let finished = self.finish_supply(new);
+                finished.map_err(|what| FoldError::Record { section, what })
+            }
+            Section::Accounts => self.finish_accounts(new),
+            Section::Ids => {
+                self.emit_ids(new, |_| true);
+                Ok(())
+            }
+        }
+    }
+
+    /// Digest of the new accounts, once their section is finished: what
+    /// [`Ledger::digest`](crate::ledger::Ledger::digest) says at the same position.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        assert!(Some(Section::Accounts) <= self.section);
+        self.digest
+    }
+
+    fn assert_turn_of(&self, section: Section) {
+        let before = Section::ALL
+            .into_iter()
+            .take_while(|other| *other < section)
+            .last();
+        assert!(self.section == before, "sections are merged in their order");
+    }
+
+    fn push_each<const SIZE: usize>(
+        &mut self,
+        section: Section,
+        old: &[u8],
+        new: &mut Vec<u8>,
+        take: impl Fn(&mut Self, &[u8; SIZE], &mut Vec<u8>) -> Result<(), &'static str>,
+    ) -> Result<(), FoldError> {
+        for record in whole_records(old).ok_or(FoldError::Size(section))? {
+            take(self, record, new).map_err(|what| FoldError::Record { section, what })?;
+        }
+        Ok(())
+    }
+
+    fn push_meta(
+        &mut self,
+        record: &[u8; META_RECORD_SIZE],
+        _new: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        self.meta_reader.take(&mut self.meta, record)
+    }
+
+    fn finish_meta(&mut self, new: &mut Vec<u8>) -> Result<(), &'static str> {
+        if let Some((first, last)) = self.ends {
+            self.meta.progress.check(first)?;
+            self.meta.progress = last;
+        }
+        for entry in std::mem::take(&mut self.metas) {
+            self.meta.take(&entry)?;
+        }
+        self.horizon_ms = self.meta.horizon_ms;
+        self.meta.write(new);
+        Ok(())
+    }
+
+    fn push_supply(
+        &mut self,
+        record: &[u8; SUPPLY_RECORD_SIZE],
+        _new: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        let (currency, supply) = Supply::read(record)?;
+        if currency <= self.currency {
+            return Err("currencies out of order");
+        }
+        self.currency = currency;
+        self.supplies.insert(currency, supply);
+        Ok(())
+    }
+
+    fn finish_supply(&mut self, new: &mut Vec<u8>) -> Result<(), &'static str> {
+        for (currency, delta) in std::mem::take(&mut self.supply_deltas) {
+            let supply = self.supplies.entry(currency).or_default();
+            supply.issued += delta.issued;
+            supply.burned += delta.burned;
+            supply.available += delta.available;
+            supply.held += delta.held;
+            supply.account_count = supply
+                .account_count
+                .checked_add_signed(delta.account_count)
+                .ok_or("fewer accounts than were closed")?;
+        }
+        for (currency, supply) in &self.supplies {
+            supply.write(*currency, new);
+        }
+        Ok(())
+    }
+
+    fn push_account(
+        &mut self,
+        record: &[u8; ACCOUNT_RECORD_SIZE],
+        new: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        let old = AccountRecord::read(record)?;
+        let key = old.key();
+        if self.account_last.is_some_and(|last| key <= last) {
+            return Err("accounts out of order");
+        }
+        self.account_last = Some(key);
+        while let Some((_, delta)) = self.accounts.next_if(|(other, _)| *other < key) {
+            self.emit_opened(&delta, new)?;
+        }
+        match self.accounts.next_if(|(other, _)| *other == key) {
+            None => self.emit_account(&old, new),
+            Some((_, delta)) => {
+                if let Some(account) = changed(&old, &delta)? {
+                    self.emit_account(&account, new);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_accounts(&mut self, new: &mut Vec<u8>) -> Result<(), FoldError> {
+        while let Some((_, delta)) = self.accounts.next() {
+            let emitted = self.emit_opened(&delta, new);
+            let section = Section::Accounts;
+            emitted.map_err(|what| FoldError::Record { section, what })?;
+        }
+        for (currency, supply) in &self.supplies {
+            let sum = self.sums.remove(currency).unwrap_or_default();
+            let same = sum.available == supply.available
+                && sum.held == supply.held
+                && sum.account_count == supply.account_count;
+            if !same {
+                return Err(FoldError::Sum {
+                    currency: *currency,
+                });
+            }
+            supply.check(*currency)?;
+        }
+        match self.sums.keys().next() {
+            Some(currency) => Err(FoldError::Sum {
+                currency: *currency,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// An account that no old record is about.
+    fn emit_opened(&mut self, delta: &AccountDelta, new: &mut Vec<u8>) -> Result<(), &'static str> {
+        if delta.base.is_some() {
+            return Err("the log changes an account that the checkpoint does not have");
+        }
+        if let Some(account) = &delta.account {
+            self.emit_account(account, new);
+        }
+        Ok(())
+    }
+
+    fn emit_account(&mut self, account: &AccountRecord, new: &mut Vec<u8>) {
+        self.digest = self.digest.wrapping_add(record_hash(&account.words()));
+        self.sums
+            .entry(account.currency)
+            .or_default()
+            .account_in(account);
+        account.write(new);
+    }
+
+    fn push_id(
+        &mut self,
+        record: &[u8; ID_RECORD_SIZE],
+        new: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        let old = IdItem::read(record)?;
+        if self.id_last.is_some_and(|last| old <= last) {
+            return Err("ids out of order");
+        }
+        self.id_last = Some(old);
+        self.emit_ids(new, |item| *item < old);
+        self.emit_id(old, new);
+        Ok(())
+    }
+
+    fn emit_ids(&mut self, new: &mut Vec<u8>, is_due: impl Fn(&IdItem) -> bool) {
+        while let Some(item) = self.ids.next_if(&is_due) {
+            self.emit_id(item, new);
+        }
+    }
+
+    /// Rows that end at or before the horizon are forgotten.
+    fn emit_id(&self, item: IdItem, new: &mut Vec<u8>) {
+        if self.horizon_ms < row_start_ms(item.row + 1) {
+            item.write(new);
+        }
+    }
+}
+
+/// An old account after the stretch; `None` if it is closed.
+fn changed(
+    old: &AccountRecord,
+    delta: &AccountDelta,
+) -> Result<Option<AccountRecord>, &'static str> {
+    let Some((image, place)) = delta.base else {
+        return Err("the log opens an account that the checkpoint has");
+    };
+    // A version of 0: closed by its first entry, which tells none.
+    let same_version = image.version == 0 || image.version == old.version;
+    if place != old.place || image.available != old.available || image.held != old.held {
+        return Err("the log does not go on from the account's record");
+    }
+    if !same_version {
+        return Err("the log does not go on from the account's version");
+    }
+    let account = delta.account.map(|account| match delta.known {
+        Known::All => account,
+        Known::Settings => AccountRecord {
+            outgoing: old.outgoing,
+            ..account
+        },
+        Known::Images => AccountRecord {
+            outgoing: old.outgoing,
+            settings: old.settings,
+            ..account
+        },
+    });
+    Ok(account)
+}

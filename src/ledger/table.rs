@@ -1,0 +1,529 @@
+//! The accounts of one ledger: a dense slab of 64-byte lines, an index from (user, currency) to a
+//! line and one from the user to the first of its lines, which are linked in the order of their
+//! currencies. What few accounts have (floor, cap, outgoing) lies in side records.
+//!
+//! The table stores; it knows no rule of the ledger. A closed account's line stays where it is
+//! until it is needed, so that the account, opened again, can go on from its old last entry.
+//! That memory is a convenience of this process: it is in no checkpoint and no digest.
+
+use ahash::RandomState;
+
+use super::bits::{high_word, low_word, stream};
+use super::chunks::Chunks;
+use super::index::{Index, tag_of};
+use super::record::{AccountKey, AccountRecord};
+use crate::limits::{ACCOUNT_COUNT_MAX, CURRENCIES_PER_USER_MAX};
+use crate::model::{AccountSettings, Place, Slot, UserId};
+
+/// No line, no side record.
+const NONE: u32 = u32::MAX;
+const _: () = assert!(ACCOUNT_COUNT_MAX < NONE);
+
+/// Lines of closed accounts that are kept before the oldest is used for another account.
+const CLOSED_COUNT_KEPT: u32 = 1 << 16;
+
+const MARK_FROZEN: u16 = 1;
+const MARK_CLOSED: u16 = 2;
+const ACCOUNT_COUNT_SHIFT: u32 = 2;
+const _: () = assert!(CURRENCIES_PER_USER_MAX < 1 << (16 - ACCOUNT_COUNT_SHIFT));
+
+/// One account: one cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line {
+    user: UserId,
+    available: i64,
+    held: u64,
+    version: u64,
+    place: Place,
+    currency: u32,
+    /// The user's next account; of a closed line the next closed one.
+    next: u32,
+    /// Its side record; of a closed line the closed one before it.
+    side: u32,
+    slot: Slot,
+    /// Frozen, closed, and in the user's first line the number of its accounts.
+    marks: u16,
+}
+const _: () = assert!(size_of::<Line>() == 64);
+
+/// What accounts with other than default settings have besides.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    floor: u64,
+    cap: u64,
+    outgoing: u64,
+}
+
+/// What is known of an account's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The account is open and has this line.
+    Open(u32),
+    /// It was closed; the line is still there.
+    Closed(u32),
+    /// Never heard of, or forgotten.
+    Missing,
+}
+
+/// All accounts.
+#[derive(Debug)]
+pub(super) struct Table {
+    lines: Chunks<Line, 15>,
+    sides: Chunks<Side, 10>,
+    sides_free: Vec<u32>,
+    by_account: Index,
+    by_user: Index,
+    hasher: RandomState,
+    open_count: u32,
+    closed_count: u32,
+    closed_oldest: u32,
+    closed_newest: u32,
+}
+
+impl Line {
+    const fn has(&self, mark: u16) -> bool {
+        self.marks & mark != 0
+    }
+
+    const fn account_count(&self) -> u32 {
+        (self.marks >> ACCOUNT_COUNT_SHIFT) as u32
+    }
+
+    fn set_account_count(&mut self, count: u32) {
+        let count = u16::try_from(count).expect("at most CURRENCIES_PER_USER_MAX");
+        self.marks = self.marks & (MARK_FROZEN | MARK_CLOSED) | (count << ACCOUNT_COUNT_SHIFT);
+    }
+}
+
+const fn marks_of(settings: &AccountSettings) -> u16 {
+    if settings.frozen { MARK_FROZEN } else { 0 }
+}
+
+impl Table {
+    /// An empty table whose hashes are keyed by `key`, so that no user can choose its place.
+    pub(super) fn new(key: u128) -> Self {
+        let word = |index| stream(low_word(key), index) ^ stream(high_word(key), !index);
+        Self {
+            lines: Chunks::new(),
+            sides: Chunks::new(),
+            sides_free: Vec::new(),
+            by_account: Index::new(),
+            by_user: Index::new(),
+            hasher: RandomState::with_seeds(word(0), word(1), word(2), word(3)),
+            open_count: 0,
+            closed_count: 0,
+            closed_oldest: NONE,
+            closed_newest: NONE,
+        }
+    }
+
+    /// Open accounts.
+    pub(super) const fn count(&self) -> u32 {
+        self.open_count
+    }
+
+    /// Looks one account up.
+    #[inline]
+    pub(super) fn find(&self, user: UserId, currency: u32) -> Found {
+        let found = self
+            .by_account
+            .find(self.account_tag(user, currency), |number| {
+                let line = self.lines.get(number);
+                line.user == user && line.currency == currency
+            });
+        match found {
+            Some(number) if self.lines.get(number).has(MARK_CLOSED) => Found::Closed(number),
+            Some(number) => Found::Open(number),
+            None => Found::Missing,
+        }
+    }
+
+    /// The whole account in a line.
+    #[inline]
+    pub(super) fn record(&self, number: u32) -> AccountRecord {
+        let line = self.lines.get(number);
+        let mut settings = AccountSettings {
+            frozen: line.has(MARK_FROZEN),
+            ..AccountSettings::default()
+        };
+        let mut outgoing = 0;
+        if line.side != NONE {
+            let side = self.sides.get(line.side);
+            (settings.floor, settings.cap, outgoing) = (side.floor, side.cap, side.outgoing);
+        }
+        AccountRecord {
+            user: line.user,
+            currency: line.currency,
+            slot: line.slot,
+            available: line.available,
+            held: line.held,
+            outgoing,
+            settings,
+            version: line.version,
+            place: line.place,
+        }
+    }
+
+    /// Last entry of the account in a line, closed or not.
+    pub(super) fn place(&self, number: u32) -> Place {
+        self.lines.get(number).place
+    }
+
+    /// How many accounts the user has.
+    pub(super) fn account_count_of(&self, user: UserId) -> u32 {
+        self.head_of(user)
+            .map_or(0, |head| self.lines.get(head).account_count())
+    }
+
+    /// Numbers of the user's accounts in the order of their currencies, from `currency` on.
+    pub(super) fn numbers_of(&self, user: UserId, currency: u32) -> impl Iterator<Item = u32> {
+        let mut next = self.head_of(user).unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            let number = next;
+            if number == NONE {
+                return None;
+            }
+            next = self.lines.get(number).next;
+            Some(number)
+        })
+        .skip_while(move |number| self.lines.get(*number).currency < currency)
+    }
+
+    /// Replaces an open account's state; its key stays.
+    #[inline]
+    pub(super) fn store(&mut self, number: u32, record: &AccountRecord) {
+        let side = self.lines.get(number).side;
+        let side = self.store_side(side, record);
+        let line = self.lines.get_mut(number);
+        assert!(line.user == record.user && line.currency == record.currency);
+        line.available = record.available;
+        line.held = record.held;
+        line.version = record.version;
+        line.place = record.place;
+        line.side = side;
+        line.marks = (line.marks & !MARK_FROZEN) | marks_of(&record.settings);
+    }
+
+    /// Adds an account that is not open. `found` is what [`Self::find`] says of it; `before` may
+    /// be the user's account with the next lower currency, which saves the walk to it.
+    pub(super) fn insert(
+        &mut self,
+        record: &AccountRecord,
+        found: Found,
+        before: Option<u32>,
+    ) -> u32 {
+        let line = Line {
+            user: record.user,
+            available: record.available,
+            held: record.held,
+            version: record.version,
+            place: record.place,
+            currency: record.currency,
+            next: NONE,
+            side: self.store_side(NONE, record),
+            slot: record.slot,
+            marks: marks_of(&record.settings),
+        };
+        let number = match found {
+            Found::Open(_) => unreachable!("an open account is not opened again"),
+            Found::Closed(number) => {
+                self.unlink_closed(number);
+                *self.lines.get_mut(number) = line;
+                number
+            }
+            Found::Missing => {
+                let number = self.place_line(line);
+                self.by_account
+                    .insert(self.account_tag(line.user, line.currency), number);
+                number
+            }
+        };
+        self.link(number, before);
+        self.open_count += 1;
+        number
+    }
+
+    /// Closes the account in a line. `place` is the entry that did it.
+    pub(super) fn remove(&mut self, number: u32, place: Place) {
+        self.unlink(number);
+        let side = self.lines.get(number).side;
+        if side != NONE {
+            self.sides_free.push(side);
+        }
+        let newest = self.closed_newest;
+        let line = self.lines.get_mut(number);
+        assert!(!line.has(MARK_CLOSED));
+        line.place = place;
+        line.marks = MARK_CLOSED;
+        line.next = NONE;
+        line.side = newest;
+        if newest == NONE {
+            self.closed_oldest = number;
+        } else {
+            self.lines.get_mut(newest).next = number;
+        }
+        self.closed_newest = number;
+        self.closed_count += 1;
+        self.open_count -= 1;
+    }
+
+    /// Keys of all open accounts with their lines, in the order of a checkpoint.
+    pub(super) fn sorted(&self) -> Vec<(AccountKey, u32)> {
+        let mut keys: Vec<(AccountKey, u32)> = (0..self.lines.count())
+            .filter(|number| !self.lines.get(*number).has(MARK_CLOSED))
+            .map(|number| (self.record(number).key(), number))
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Bytes reserved for lines, side records and indexes.
+    pub(super) fn memory_size(&self) -> u64 {
+        self.lines.memory_size()
+            + self.sides.memory_size()
+            + crate::model::to_u64(self.sides_free.capacity() * size_of::<u32>())
+            + self.by_account.memory_size()
+            + self.by_user.memory_size()
+    }
+
+    #[inline]
+    fn account_tag(&self, user: UserId, currency: u32) -> u32 {
+        tag_of(self.hasher.hash_one((user.get(), currency)))
+    }
+
+    #[inline]
+    fn user_tag(&self, user: UserId) -> u32 {
+        tag_of(self.hasher.hash_one(user.get()))
+    }
+
+    fn head_of(&self, user: UserId) -> Option<u32> {
+        self.by_user.find(self.user_tag(user), |number| {
+            self.lines.get(number).user == user
+        })
+    }
+
+    /// Writes, frees or makes the side record that the account needs; returns its number.
+    fn store_side(&mut self, number: u32, record: &AccountRecord) -> u32 {
+        let AccountSettings {
+            floor,
+            cap,
+            frozen: _,
+        } = record.settings;
+        let default = AccountSettings::default();
+        let needed = floor != default.floor || cap != default.cap || record.outgoing != 0;
+        let side = Side {
+            floor,
+            cap,
+            outgoing: record.outgoing,
+        };
+        match (needed, number) {
+            (false, NONE) => NONE,
+            (false, number) => {
+                self.sides_free.push(number);
+                NONE
+            }
+            (true, NONE) => match self.sides_free.pop() {
+                Some(free) => {
+                    *self.sides.get_mut(free) = side;
+                    free
+                }
+                None => self.sides.push(side),
+            },
+            (true, number) => {
+                *self.sides.get_mut(number) = side;
+                number
+            }
+        }
+    }
+
+    /// Puts a line where there is room: in place of the oldest closed one once enough are kept.
+    fn place_line(&mut self, line: Line) -> u32 {
+        let full = self.lines.count() == ACCOUNT_COUNT_MAX;
+        assert!(!full || 0 < self.closed_count, "has_room was asked");
+        if !full && self.closed_count <= CLOSED_COUNT_KEPT {
+            return self.lines.push(line);
+        }
+        let number = self.closed_oldest;
+        self.unlink_closed(number);
+        let old = self.lines.get(number);
+        self.by_account
+            .remove(self.account_tag(old.user, old.currency), number);
+        *self.lines.get_mut(number) = line;
+        number
+    }
+
+    fn unlink_closed(&mut self, number: u32) {
+        let line = self.lines.get(number);
+        assert!(line.has(MARK_CLOSED));
+        let (before, next) = (line.side, line.next);
+        if before == NONE {
+            self.closed_oldest = next;
+        } else {
+            self.lines.get_mut(before).next = next;
+        }
+        if next == NONE {
+            self.closed_newest = before;
+        } else {
+            self.lines.get_mut(next).side = before;
+        }
+        self.closed_count -= 1;
+    }
+
+    /// Links a line into its user's list.
+    fn link(&mut self, number: u32, before: Option<u32>) {
+        let Line { user, currency, .. } = *self.lines.get(number);
+        let Some(head) = self.head_of(user) else {
+            self.lines.get_mut(number).set_account_count(1);
+            self.by_user.insert(self.user_tag(user), number);
+            return;
+        };
+        let count = self.lines.get(head).account_count() + 1;
+        if currency < self.lines.get(head).currency {
+            self.lines.get_mut(head).set_account_count(0);
+            let line = self.lines.get_mut(number);
+            line.set_account_count(count);
+            line.next = head;
+            self.by_user.replace(self.user_tag(user), head, number);
+            return;
+        }
+        self.lines.get_mut(head).set_account_count(count);
+        let mut at = before.unwrap_or(head);
+        let mut next = self.lines.get(at).next;
+        while next != NONE && self.lines.get(next).currency < currency {
+            at = next;
+            next = self.lines.get(at).next;
+        }
+        self.lines.get_mut(at).next = number;
+        self.lines.get_mut(number).next = next;
+    }
+
+    /// Takes a line out of its user's list.
+    fn unlink(&mut self, number: u32) {
+        let Line { user, next, .. } = *self.lines.get(number);
+        let head = self
+            .head_of(user)
+            .expect("an open account is in its user's list");
+        let count = self.lines.get(head).account_count() - 1;
+        if head != number {
+            let mut at = head;
+            while self.lines.get(at).next != number {
+                at = self.lines.get(at).next;
+            }
+            self.lines.get_mut(at).next = next;
+            self.lines.get_mut(head).set_account_count(count);
+        } else if next == NONE {
+            self.by_user.remove(self.user_tag(user), number);
+        } else {
+            self.lines.get_mut(next).set_account_count(count);
+            self.by_user.replace(self.user_tag(user), number, next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{LogNumber, Random};
+
+    fn record(random: &mut Random, place: u64) -> AccountRecord {
+        let mut settings = AccountSettings::default();
+        if random.one_in(3) {
+            settings.floor = random.below(3);
+            settings.frozen = random.one_in(2);
+        }
+        AccountRecord {
+            user: UserId::new(u128::from(random.below(50) + 1)).unwrap(),
+            currency: u32::try_from(random.below(20) + 1).unwrap(),
+            slot: Slot(3),
+            available: random.u64().cast_signed(),
+            held: random.below(9),
+            outgoing: random.below(2),
+            settings,
+            version: random.below(99),
+            place: Place::new(LogNumber::new(1).unwrap(), place),
+        }
+    }
+
+    #[test]
+    fn holds_what_a_map_holds() {
+        let mut random = Random::new(7);
+        let mut table = Table::new(9);
+        let mut naive: BTreeMap<(UserId, u32), AccountRecord> = BTreeMap::new();
+        let mut closed: BTreeMap<(UserId, u32), Place> = BTreeMap::new();
+        for step in 1..40_000 {
+            let record = record(&mut random, step);
+            let key = (record.user, record.currency);
+            match table.find(key.0, key.1) {
+                Found::Open(number) => {
+                    assert_eq!(Some(&table.record(number)), naive.get(&key));
+                    if random.one_in(2) {
+                        table.remove(number, Place(step));
+                        naive.remove(&key);
+                        closed.insert(key, Place(step));
+                    } else {
+                        let record = AccountRecord {
+                            slot: Slot(3),
+                            ..record
+                        };
+                        table.store(number, &record);
+                        naive.insert(key, record);
+                    }
+                }
+                found @ (Found::Closed(_) | Found::Missing) => {
+                    assert!(!naive.contains_key(&key));
+                    if let Found::Closed(number) = found {
+                        assert_eq!(closed.get(&key), Some(&table.place(number)));
+                    }
+                    table.insert(&record, found, None);
+                    naive.insert(key, record);
+                }
+            }
+            let user = record.user;
+            let from = u32::try_from(random.below(22)).unwrap();
+            let listed: Vec<u32> = table
+                .numbers_of(user, from)
+                .map(|number| table.record(number).currency)
+                .collect();
+            let expected: Vec<u32> = naive
+                .range((user, from)..=(user, u32::MAX))
+                .map(|(key, _)| key.1)
+                .collect();
+            assert_eq!(listed, expected);
+            let count = naive.range((user, 0)..=(user, u32::MAX)).count();
+            assert_eq!(
+                usize::try_from(table.account_count_of(user)).unwrap(),
+                count
+            );
+        }
+        assert_eq!(usize::try_from(table.count()).unwrap(), naive.len());
+        let records: Vec<AccountRecord> = table
+            .sorted()
+            .into_iter()
+            .map(|(_, number)| table.record(number))
+            .collect();
+        assert_eq!(records, naive.values().copied().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn lines_of_closed_accounts_are_used_again() {
+        let mut table = Table::new(1);
+        let mut random = Random::new(2);
+        for step in 0..4 * u64::from(CLOSED_COUNT_KEPT) {
+            let user = UserId::new(u128::from(step) + 1).unwrap();
+            let record = AccountRecord {
+                user,
+                ..record(&mut random, step)
+            };
+            let number = table.insert(&record, Found::Missing, None);
+            assert_eq!(table.find(user, record.currency), Found::Open(number));
+            table.remove(number, Place(1));
+            assert_eq!(table.find(user, record.currency), Found::Closed(number));
+        }
+        assert_eq!(table.lines.count(), CLOSED_COUNT_KEPT + 1);
+        assert_eq!(table.find(UserId::new(1).unwrap(), 1), Found::Missing);
+        assert_eq!(table.count(), 0);
+    }
+}
