@@ -29,6 +29,40 @@ pub const SEGMENT_SIZE_MAX: u64 = 1 << 30;
 /// Blocks that may be applied but not committed yet; above it a node answers `unavailable`.
 pub const BLOCKS_IN_FLIGHT_MAX: u32 = 8;
 
+/// Blocks in flight from which on a node waits until a full block has gathered: more load makes
+/// larger blocks, not more of them.
+pub const BLOCKS_IN_FLIGHT_EAGER: u32 = 2;
+
+/// Operations that wait on a node for their turn; above it `busy`. Eight full blocks.
+pub const NODE_QUEUED_COUNT_MAX: u32 = 8 * BATCH_COUNT_MAX;
+
+/// Operations on a node that wait for a cold entry, with those that they hold back; above it
+/// `busy`.
+pub const NODE_PARKED_COUNT_MAX: u32 = 4_096;
+
+/// Entries that a node asks the backup for at a time; more wait. Half of what a backup reads for
+/// one peer.
+pub const NODE_ENTRY_ASK_COUNT_MAX: u32 = 8;
+
+/// Bytes of answers on a node that wait for their commit or confirmation; above it `busy`.
+pub const NODE_ANSWER_SIZE_MAX: u64 = 64 << 20;
+
+/// Entries of the node's own (epoch, activation, horizon) in a block that also has changes.
+pub const OWN_ENTRY_COUNT_MAX: u32 = BLOCK_ENTRY_COUNT_MAX - BATCH_COUNT_MAX;
+
+/// How long a starting node goes on registering while its id is in use by another process. Longer
+/// than it takes to notice that the other one is gone.
+pub const IN_USE_MS_MAX: u64 = 5 * LINK_SILENCE_MS_MAX;
+
+/// How long a node that was told to stop waits for what it applied to be committed.
+pub const STOP_MS_MAX: u64 = 5_000;
+
+/// Interval at which a node looks after checkpoints, old segments and free space.
+pub const UPKEEP_MS: u64 = 1_000;
+
+/// Bytes that a starting node may have fetched but not made durable before it fetches more.
+pub const FETCH_AHEAD_SIZE_MAX: u64 = 4 * FETCH_SIZE_MAX as u64;
+
 /// Slots of the ring.
 pub const SLOT_COUNT: u32 = 65_536;
 
@@ -140,6 +174,13 @@ pub const DISK_RESERVE_SIZE: u64 = 256 << 20;
 
 /// Bytes of one reply to a fetch of log or checkpoint bytes: at least one whole block.
 pub const FETCH_SIZE_MAX: u32 = 2 << 20;
+
+/// Bytes of a small file's content (identity, authority, base of a log): the authority's record
+/// of the largest cluster, with room.
+pub const SMALL_FILE_SIZE_MAX: u32 = 64 << 20;
+
+/// Retired segments of one log that wait to be used again; more are removed.
+pub const SEGMENT_POOL_COUNT_MAX: u32 = 2;
 
 /// Bytes of the JSON text of one status answer.
 pub const STATUS_SIZE_MAX: u32 = 512 << 10;

@@ -161,6 +161,16 @@ impl BlockBuilder {
         self.open().seq
     }
 
+    /// The entry of the open block that lies at `place`; `None` when there is none.
+    #[must_use]
+    pub fn entry(&self, place: Place) -> Option<[u8; ENTRY_SIZE]> {
+        let open = self.open.as_ref()?;
+        let at = place.offset().checked_sub(open.offset)?;
+        let is_entry = at % HEADER_SIZE == 0 && HEADER_SIZE <= at;
+        let rest = open.buffer.get(to_usize(at)..).filter(|_| is_entry)?;
+        rest.first_chunk().copied()
+    }
+
     /// Appends an entry. Panics when no block is open, when it is full, or when the first byte
     /// is no kind of an entry.
     pub fn push(&mut self, entry: &[u8; ENTRY_SIZE]) {

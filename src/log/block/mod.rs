@@ -198,13 +198,7 @@ impl<'a> Block<'a> {
     /// Where the log ends with it.
     #[must_use]
     pub fn end(&self) -> LogEnd {
-        LogEnd {
-            seq: self.head.seq,
-            term: self.head.term,
-            chain: chain_of(self.header),
-            offset: self.head.offset + u64::from(self.head.size),
-            time: self.head.last_time(),
-        }
+        self.head.end(self.header)
     }
 
     /// Offset of its header in the log.
@@ -225,7 +219,7 @@ impl<'a> Block<'a> {
         Entries {
             place: Place::new(self.head.log, self.head.offset + HEADER_SIZE),
             time: self.head.time,
-            entries: self.entries.iter(),
+            rest: self.entries.iter(),
         }
     }
 
@@ -285,7 +279,7 @@ impl BlockHead {
 
     fn check(&self, segment_size: u64) -> Result<(), BlockError> {
         let (segment, at) = split_offset(self.offset, segment_size);
-        if OFFSET_MAX < self.offset || self.offset % HEADER_SIZE != 0 {
+        if OFFSET_MAX < self.offset || !self.offset.is_multiple_of(HEADER_SIZE) {
             return Err(BlockError::Field(OFFSET_AT));
         }
         if at < SEGMENT_HEADER_SIZE || segment_size < at + u64::from(self.size) {
@@ -306,8 +300,15 @@ impl BlockHead {
         Ok(())
     }
 
-    fn last_time(&self) -> LogTime {
-        LogTime(self.time.0 + u64::from(self.entry_count) - 1)
+    /// Where the log ends with the block of this header.
+    pub(crate) fn end(&self, header: &[u8; BLOCK_HEADER_SIZE]) -> LogEnd {
+        LogEnd {
+            seq: self.seq,
+            term: self.term,
+            chain: chain_of(header),
+            offset: self.offset + u64::from(self.size),
+            time: LogTime(self.time.0 + u64::from(self.entry_count) - 1),
+        }
     }
 
     /// Does it go on where a log ends with `after`?
@@ -348,14 +349,14 @@ impl BlockHead {
 pub struct Entries<'a> {
     place: Place,
     time: LogTime,
-    entries: std::slice::Iter<'a, [u8; ENTRY_SIZE]>,
+    rest: std::slice::Iter<'a, [u8; ENTRY_SIZE]>,
 }
 
 impl<'a> Iterator for Entries<'a> {
     type Item = (Place, LogTime, &'a [u8; ENTRY_SIZE]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.entries.next()?;
+        let entry = self.rest.next()?;
         let item = (self.place, self.time, entry);
         // The block lies below `OFFSET_MAX` and its times below the type's end: tested when read.
         self.place = Place(self.place.0 + HEADER_SIZE);
@@ -364,7 +365,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.entries.size_hint()
+        self.rest.size_hint()
     }
 }
 
@@ -373,7 +374,7 @@ impl ExactSizeIterator for Entries<'_> {}
 /// The blocks that lie end to end in `bytes`, each verified. Ends at the end of the bytes, at a
 /// header of zeros, or behind the first error.
 #[must_use]
-pub const fn blocks<'a>(bytes: &'a [u8], verify: Verify) -> Blocks<'a> {
+pub const fn blocks(bytes: &[u8], verify: Verify) -> Blocks<'_> {
     Blocks { bytes, verify }
 }
 
@@ -423,7 +424,8 @@ pub(super) fn block_offsets(offset: u64, segment_size: u64) -> (u64, u64) {
     let (segment, at) = split_offset(offset, segment_size);
     let next = (segment + 1) * segment_size + SEGMENT_HEADER_SIZE;
     if at == 0 {
-        (offset + SEGMENT_HEADER_SIZE, next)
+        // An empty segment holds any block: no other is skipped.
+        (offset + SEGMENT_HEADER_SIZE, offset + SEGMENT_HEADER_SIZE)
     } else {
         (offset, next)
     }

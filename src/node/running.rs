@@ -1,0 +1,530 @@
+//! A node whose ledger stands at the end of its log: it logs its epoch, serves, and stops.
+//!
+//! Holds the state of the three; the turn itself is in turn.rs, look-ups in lookups.rs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::clock::{Now, Tick};
+use crate::ledger::Ledger;
+use crate::limits;
+use crate::log::{BlockBuilder, Verify, blocks};
+use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart};
+use crate::protocol::{Appended, Beat, EntryRead};
+use crate::role::{
+    DiskFault, DiskReply, DiskRequest, Effect, ExitCode, Level, LogView, Outbox, PeerId,
+};
+
+use super::commit::{Answers, Commit};
+use super::parked::Parked;
+use super::replicate::{self, Replicate};
+use super::shared::{Failure, Grant, Halt, Shared, Standing, say};
+use super::slots::SlotTable;
+use super::start::Started;
+use super::turn::{Queue, Scratch};
+use super::upkeep::{self, Upkeep};
+
+/// How far the node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The slot table is waited for.
+    AwaitingTable,
+    /// The first block of the term is on its way to its commit.
+    Activating(Seq),
+    /// Requests are taken.
+    Serving,
+    /// No requests are taken; what was applied is being committed, until this tick.
+    Stopping(Tick),
+}
+
+/// A node beyond its start.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) stage: Stage,
+    pub(super) verify: Verify,
+    pub(super) term: Term,
+    pub(super) ledger: Ledger,
+    pub(super) view: Arc<dyn LogView>,
+    pub(super) builder: BlockBuilder,
+    /// Where the log ends with what was applied.
+    pub(super) applied: LogEnd,
+    terms: Vec<TermStart>,
+    pub(super) commit: Commit,
+    pub(super) answers: Answers,
+    replicate: Replicate,
+    /// Where the backup's copy ended at the last grant, until the link is in use.
+    backup_end: Option<LogEnd>,
+    pub(super) queue: Queue,
+    pub(super) parked: Parked,
+    pub(super) upkeep: Upkeep,
+    /// Entries of the node's own that wait for the next block.
+    pub(super) own: VecDeque<Entry>,
+    /// The ring epoch that the own entries (and the log) speak of.
+    logged_epoch: RingEpoch,
+    /// When this block is committed, what the log has activated is served.
+    pub(super) refresh_at: Option<Seq>,
+    pub(super) skew_said: bool,
+    pub(super) scratch: Scratch,
+}
+
+impl Running {
+    pub(super) fn new(started: Started, shared: &Shared, out: &mut Outbox) -> Self {
+        let Started {
+            ledger,
+            local,
+            grant,
+            verify,
+            segment_times,
+        } = started;
+        let (first_offset, newest) = (local.first_offset, local.checkpoint);
+        let mut upkeep = Upkeep::new(&verify, grant.ring_key, first_offset, newest, segment_times);
+        upkeep.begin(out);
+        Self {
+            stage: Stage::AwaitingTable,
+            term: grant.term,
+            ledger,
+            view: local.view,
+            builder: BlockBuilder::new(),
+            applied: local.end,
+            terms: local.terms,
+            commit: Commit::new(local.end.seq, grant.end),
+            answers: Answers::default(),
+            replicate: Replicate::new(&verify, grant.term, &grant.end),
+            backup_end: None,
+            queue: Queue::default(),
+            parked: Parked::new(shared.options.limits.parked_count_max),
+            upkeep,
+            own: VecDeque::new(),
+            logged_epoch: RingEpoch(0),
+            refresh_at: None,
+            skew_said: false,
+            scratch: Scratch::default(),
+            verify,
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing<'_> {
+        Standing {
+            log: Some(self.verify.log),
+            end: self.applied,
+            committed: self.commit.committed().seq,
+            terms: &self.terms,
+        }
+    }
+
+    pub(super) fn beat(&self) -> Beat {
+        Beat {
+            nonce: 0,
+            term: self.term,
+            applied: self.applied.seq,
+            committed: self.commit.committed().seq,
+            account_count: self.ledger.account_count(),
+            id_count: self.ledger.id_count(),
+            horizon_ms: self.ledger.horizon_ms(),
+            free_size: 0,
+            digest: self.ledger.digest(),
+            memory_size: self.ledger.memory_size(),
+            phase: match self.stage {
+                Stage::AwaitingTable | Stage::Activating(_) => 0,
+                Stage::Serving => 1,
+                Stage::Stopping(_) => 2,
+            },
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Tick {
+        match self.stage {
+            Stage::AwaitingTable | Stage::Activating(_) | Stage::Serving => self.upkeep.deadline(),
+            Stage::Stopping(until) => self.upkeep.deadline().min(until),
+        }
+    }
+
+    // ---- the backup ----
+
+    /// The same incarnation is registered again.
+    pub(super) fn granted(&mut self, grant: &Grant) -> Result<(), Halt> {
+        if self.term < grant.term {
+            return Err(Halt::fenced(format!(
+                "log {} is at term {}, this process had term {}",
+                grant.log, grant.term, self.term
+            )));
+        }
+        if grant.term < self.term {
+            return Err(Halt::damage(format!(
+                "the backup is older than this node: it grants term {} of log {} again",
+                grant.term, grant.log
+            )));
+        }
+        self.check_backup_end(&grant.end)?;
+        self.backup_end = Some(grant.end);
+        Ok(())
+    }
+
+    /// The backup says where its copy ends: it must be one of the blocks in flight.
+    fn check_backup_end(&self, end: &LogEnd) -> Result<(), Halt> {
+        let log = self.verify.log;
+        let committed = self.commit.committed().seq;
+        if end.seq < committed {
+            return Err(Halt::damage(format!(
+                "the backup is older than this node: its copy of log {log} ends at block {}, \
+                 block {committed} is committed",
+                end.seq
+            )));
+        }
+        let known = self.commit.end_of(end.seq);
+        let differs = known.is_some_and(|known| known.chain != end.chain);
+        if self.applied.seq < end.seq || differs {
+            return Err(Halt::damage(format!(
+                "block {} of log {log} at the backup is not the one of this node",
+                end.seq
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn link_up(&mut self, peer: PeerId, shared: &mut Shared, out: &mut Outbox) {
+        if let Some(end) = self.backup_end.take() {
+            if let Some(round) = self.commit.acked_through(end.seq) {
+                shared.link.round_came_back(round);
+            }
+            self.replicate.rewind(&end);
+        }
+        self.pump(peer, out);
+    }
+
+    pub(super) fn link_lost(&mut self) {
+        self.parked.link_lost();
+    }
+
+    fn pump(&mut self, peer: PeerId, out: &mut Outbox) {
+        self.replicate.pump(peer, &self.commit, &self.applied, out);
+    }
+
+    /// Sends a block that was just built, or leaves it to the resending that is under way.
+    pub(super) fn send_new(&mut self, shared: &Shared, out: &mut Outbox) {
+        if let Some(peer) = shared.link.up() {
+            self.pump(peer, out);
+        }
+    }
+
+    pub(super) fn appended(
+        &mut self,
+        peer: PeerId,
+        appended: &Appended,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        self.check_term(appended.term)?;
+        if appended.log != self.verify.log || appended.term != self.term {
+            return Ok(());
+        }
+        if self.applied.seq < appended.through {
+            return Err(Halt::damage(format!(
+                "the backup acknowledges block {} of log {}, which ends with block {}",
+                appended.through, appended.log, self.applied.seq
+            )));
+        }
+        if let Some(round) = self.commit.acked_through(appended.through) {
+            shared.link.round_came_back(round);
+        }
+        self.pump(peer, out);
+        Ok(())
+    }
+
+    /// A term that the backup names: a higher one than this node's fences it.
+    pub(super) fn check_term(&self, term: Term) -> Result<(), Halt> {
+        if term <= self.term {
+            return Ok(());
+        }
+        Err(Halt::fenced(format!(
+            "log {} is at term {term}, this process had term {}",
+            self.verify.log, self.term
+        )))
+    }
+
+    pub(super) fn resend(
+        &mut self,
+        peer: PeerId,
+        end: &LogEnd,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        self.check_backup_end(end)?;
+        self.replicate.rewind(end);
+        self.pump(peer, out);
+        Ok(())
+    }
+
+    pub(super) fn entry_read(
+        &mut self,
+        peer: PeerId,
+        ticket: u64,
+        read: &EntryRead,
+        out: &mut Outbox,
+    ) {
+        self.parked
+            .backup_answered(ticket, read.place, read.entry, peer, out);
+    }
+
+    // ---- the slot table ----
+
+    /// Logs under which table the node works, if that changed, and what it gives.
+    pub(super) fn table_changed(&mut self, shared: &Shared) {
+        let Some(slots) = &shared.slots else {
+            return;
+        };
+        if self.logged_epoch == slots.epoch {
+            return;
+        }
+        self.logged_epoch = slots.epoch;
+        // What was not logged yet is said anew for the newer table.
+        self.own.clear();
+        self.own.push_back(Entry::Epoch(EpochMark {
+            generation: slots.generation,
+            ring_epoch: slots.epoch,
+            term: self.term,
+        }));
+        self.own.extend(slots.activations(&self.ledger));
+    }
+
+    // ---- the disk ----
+
+    pub(super) fn disk(
+        &mut self,
+        reply: DiskReply,
+        shared: &mut Shared,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        match reply {
+            DiskReply::Durable { end, .. } => {
+                let known = self.commit.end_of(end.seq);
+                assert!(
+                    known.is_none_or(|known| known == end),
+                    "the disk wrote another block"
+                );
+                self.commit.durable(end.seq);
+            }
+            DiskReply::BlocksRead { ticket, blocks, .. } => {
+                return self.blocks_read(ticket, &blocks, shared, out);
+            }
+            DiskReply::EntryRead { ticket, entry, .. } => {
+                self.parked
+                    .disk_answered(ticket, entry, shared.link.up(), out);
+            }
+            DiskReply::SegmentReady { .. } => self.upkeep.segment_ready(),
+            DiskReply::CheckpointMade { info, .. } => self.upkeep.checkpoint_made(info),
+            DiskReply::Retired { first_offset, .. } => self.upkeep.retired(first_offset),
+            DiskReply::FreeSpace { size } => {
+                shared.free_size = Some(size);
+                self.upkeep.measured();
+            }
+            DiskReply::Failed {
+                request,
+                fault,
+                text,
+            } => {
+                return self.failed(
+                    &Failure {
+                        request: &request,
+                        fault: &fault,
+                        text: &text,
+                    },
+                    shared,
+                    now,
+                    out,
+                );
+            }
+            DiskReply::FileLoaded { .. }
+            | DiskReply::FileSaved { .. }
+            | DiskReply::LogOpened { .. }
+            | DiskReply::LogCut { .. }
+            | DiskReply::CheckpointLoaded { .. }
+            | DiskReply::CheckpointRead { .. }
+            | DiskReply::CheckpointWritten { .. }
+            | DiskReply::ReplicaAt { .. }
+            | DiskReply::Audited { .. } => (),
+        }
+        Ok(())
+    }
+
+    fn blocks_read(
+        &mut self,
+        ticket: u64,
+        read: &bytes::Bytes,
+        shared: &Shared,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        if ticket == upkeep::TICKET {
+            let first = blocks(read, self.verify).next();
+            let time = first.and_then(Result::ok).map(|block| block.head().time);
+            self.upkeep.time_read(time);
+            return Ok(());
+        }
+        assert!(ticket == replicate::TICKET);
+        let peer = shared.link.up();
+        self.replicate
+            .read_done(peer, read, self.verify, &self.commit, out)
+    }
+
+    fn failed(
+        &mut self,
+        failure: &Failure<'_>,
+        shared: &Shared,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        let text = failure.text;
+        if *failure.fault == DiskFault::Poisoned {
+            return Err(Halt::damage(format!(
+                "the disk failed and nothing more is acknowledged: {text}"
+            )));
+        }
+        if let DiskRequest::ReadEntry { ticket, .. } = failure.request {
+            // The backup may have what this disk cannot read.
+            self.parked
+                .disk_answered(*ticket, None, shared.link.up(), out);
+            return Ok(());
+        }
+        if self.upkeep.failed(failure, now, out) {
+            return Ok(());
+        }
+        Err(Halt::damage(format!("the disk failed: {text}")))
+    }
+
+    // ---- turns ----
+
+    /// Ends a turn: commits what can be, builds what is due, lets answers go.
+    pub(super) fn end_turn(
+        &mut self,
+        shared: &mut Shared,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        self.advance(shared, out);
+        match self.stage {
+            Stage::AwaitingTable => self.activate(shared, now, out)?,
+            Stage::Activating(_) => (),
+            Stage::Serving => self.run_turn(shared, now, out)?,
+            Stage::Stopping(until) => self.stop_turn(until, shared, now, out)?,
+        }
+        let horizon_ms = self.ledger.horizon_ms();
+        self.upkeep
+            .tick(now, self.commit.committed(), horizon_ms, out);
+        self.release(shared, out);
+        self.confirm(shared, now, out);
+        #[cfg(debug_assertions)]
+        self.check_invariants(shared);
+        Ok(())
+    }
+
+    /// Takes in what became committed.
+    fn advance(&mut self, shared: &mut Shared, out: &mut Outbox) {
+        while self.commit.pop_committed().is_some() {}
+        let committed = self.commit.committed().seq;
+        if self.refresh_at.is_some_and(|seq| seq <= committed) {
+            self.refresh_at = None;
+            if let Some(slots) = &mut shared.slots {
+                slots.refresh(&self.ledger);
+            }
+        }
+        match self.stage {
+            Stage::Activating(seq) if seq <= committed => {
+                self.stage = Stage::Serving;
+                let count = shared.slots.as_ref().map_or(0, SlotTable::served_count);
+                let text = format!(
+                    "serves {count} slots with log {} in term {}",
+                    self.verify.log, self.term
+                );
+                say(out, Level::Info, text);
+                out.effect(Effect::Ready);
+            }
+            Stage::Activating(_) | Stage::AwaitingTable | Stage::Serving | Stage::Stopping(_) => (),
+        }
+    }
+
+    fn release(&mut self, shared: &Shared, out: &mut Outbox) {
+        let committed = self.commit.committed().seq;
+        let done = shared.link.round_done();
+        self.answers.release(committed, done, &shared.fronts, out);
+    }
+
+    /// Begins a round trip if answers wait for one that is not on its way.
+    fn confirm(&self, shared: &mut Shared, now: Now, out: &mut Outbox) {
+        let needed = self.answers.round_needed();
+        let on_its_way = self.commit.pending().back();
+        let comes = on_its_way.is_some_and(|block| needed <= block.round);
+        if needed <= shared.link.round_done() || comes || shared.link.is_confirming() {
+            return;
+        }
+        if let Some(peer) = shared.link.up() {
+            shared.beat(peer, now, self.beat(), out);
+        }
+    }
+
+    /// The first block of the term: under what the node works, and what it serves.
+    fn activate(&mut self, shared: &mut Shared, now: Now, out: &mut Outbox) -> Result<(), Halt> {
+        if shared.slots.is_none() || shared.link.up().is_none() {
+            return Ok(());
+        }
+        self.table_changed(shared);
+        self.log_own_alone(shared, now, out)?;
+        self.stage = Stage::Activating(self.applied.seq);
+        Ok(())
+    }
+
+    pub(super) fn stop(&mut self, shared: &Shared, now: Now, out: &mut Outbox) {
+        match self.stage {
+            Stage::AwaitingTable | Stage::Activating(_) | Stage::Serving => {
+                shared.fronts.say_goodbye(out);
+                self.stage = Stage::Stopping(now.tick.plus_ms(limits::STOP_MS_MAX));
+            }
+            Stage::Stopping(_) => (),
+        }
+    }
+
+    /// Ends the process once nothing that was applied is left uncommitted.
+    fn stop_turn(
+        &mut self,
+        until: Tick,
+        shared: &mut Shared,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        self.refuse_waiting(shared, now, out)?;
+        let left = self.commit.in_flight_count();
+        if left != 0 && now.tick < until {
+            return Ok(());
+        }
+        self.release(shared, out);
+        let text = match left {
+            0 => format!(
+                "stopped at block {} of log {}",
+                self.applied.seq, self.verify.log
+            ),
+            _ => format!("stopped with {left} blocks that the backup did not acknowledge"),
+        };
+        Err(Halt {
+            code: ExitCode::Ok,
+            text,
+        })
+    }
+
+    #[cfg(debug_assertions)]
+    fn check_invariants(&self, shared: &Shared) {
+        let committed = self.commit.committed().seq;
+        self.commit.check_invariants(&self.applied);
+        self.answers
+            .check_invariants(committed, shared.link.round_done());
+        self.parked.check_invariants();
+        self.queue.check_invariants();
+        // (8) The blocks in flight are bounded.
+        assert!(self.commit.in_flight_count() <= shared.options.limits.block_in_flight_count_max);
+        // (9) The term history ends with the term of the last block.
+        assert!(self.terms.last().map_or(Term(0), |last| last.term) == self.applied.term);
+    }
+
+    pub(super) fn note_block(&mut self, end: LogEnd) {
+        self.applied = end;
+        super::reconcile::note_term(&mut self.terms, end.term, end.seq);
+    }
+}

@@ -1,0 +1,327 @@
+//! A backup in memory, on the level of frames: mirrors one log, and can hold its answers back.
+
+use std::mem::take;
+
+use bytes::{Bytes, BytesMut};
+
+use super::disk::{Checkpoint, Files};
+use super::world::{FrameBytes, START_MS, cluster, log_number};
+use crate::log::{Block, Verify};
+use crate::model::{
+    Generation, Incarnation, LogEnd, NodeId, RingEpoch, Seq, Slot, SlotRange, Term, to_u64,
+    to_usize,
+};
+use crate::protocol::{
+    Append, Appended, Beat, CheckpointPart, Confirmed, EntryRead, Fetch, Fetched, Frame, Granted,
+    Hello, Members, Message, PeerRole, RefusalCode, Refused, Register, SlotRun, SlotRuns, Table,
+    TermStarts, VERSION_MAX, Welcome, put_slot_run, put_term_starts,
+};
+
+pub(super) const RING_KEY: u128 = 0x1234_5678;
+
+/// What was registered, as far as tests look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Registered {
+    pub(super) has_log: bool,
+    pub(super) copy: u128,
+    pub(super) end: LogEnd,
+    pub(super) committed: Seq,
+}
+
+#[derive(Debug)]
+pub(super) struct TestBackup {
+    pub(super) files: Files,
+    pub(super) term: Term,
+    pub(super) generation: Generation,
+    pub(super) ring_epoch: RingEpoch,
+    pub(super) clock_ms: u64,
+    pub(super) free_size: u64,
+    pub(super) first_offset: u64,
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// Acknowledgements are held back while set.
+    pub(super) holds_acks: bool,
+    /// Answers to beats are held back while set.
+    pub(super) holds_confirms: bool,
+    /// Registrations are refused with this while set.
+    pub(super) refusal: Option<RefusalCode>,
+    /// The node owns these slots.
+    pub(super) slots: SlotRange,
+    /// Entries are no longer kept.
+    pub(super) is_forgetful: bool,
+    /// Appends are dropped unseen while set.
+    pub(super) drops_appends: bool,
+    pub(super) registered: Vec<Registered>,
+    pub(super) beats: Vec<Beat>,
+    pub(super) appends: Vec<(Term, Seq)>,
+    pub(super) held_beats: Vec<Beat>,
+    pub(super) entry_ask_count: u32,
+    is_ack_due: bool,
+    present: Option<Incarnation>,
+    greeted: Option<Incarnation>,
+    copy: u128,
+    later: Vec<FrameBytes>,
+}
+
+fn written(message: &Message<'_>, request: u64) -> FrameBytes {
+    let mut bytes = BytesMut::new();
+    message.write_for(&mut bytes, request);
+    bytes
+}
+
+impl TestBackup {
+    pub(super) fn new() -> Self {
+        Self {
+            files: Files::default(),
+            term: Term(0),
+            generation: Generation(1),
+            ring_epoch: RingEpoch(1),
+            clock_ms: START_MS,
+            free_size: u64::MAX,
+            first_offset: 0,
+            checkpoint: None,
+            holds_acks: false,
+            holds_confirms: false,
+            refusal: None,
+            slots: SlotRange {
+                first: Slot(0),
+                last: Slot(u16::MAX),
+            },
+            is_forgetful: false,
+            drops_appends: false,
+            registered: Vec::new(),
+            beats: Vec::new(),
+            appends: Vec::new(),
+            held_beats: Vec::new(),
+            entry_ask_count: 0,
+            is_ack_due: false,
+            present: None,
+            greeted: None,
+            copy: 0,
+            later: Vec::new(),
+        }
+    }
+
+    pub(super) fn end(&self) -> LogEnd {
+        self.files.end()
+    }
+
+    pub(super) fn crash_of_node(&mut self) {
+        self.later.clear();
+        self.held_beats.clear();
+        self.is_ack_due = false;
+        self.holds_acks = false;
+        self.holds_confirms = false;
+    }
+
+    /// Sends something of its own accord.
+    pub(super) fn say(&mut self, message: &Message<'_>) {
+        self.later.push(written(message, 0));
+    }
+
+    pub(super) fn release_acks(&mut self) {
+        self.holds_acks = false;
+        if take(&mut self.is_ack_due) {
+            let ack = self.ack();
+            self.later.push(ack);
+        }
+    }
+
+    pub(super) fn release_confirms(&mut self) {
+        self.holds_confirms = false;
+        for beat in take(&mut self.held_beats) {
+            let confirmed = self.confirmed(&beat);
+            self.later.push(confirmed);
+        }
+    }
+
+    /// What it sends without being asked.
+    pub(super) fn released(&mut self) -> Vec<FrameBytes> {
+        take(&mut self.later)
+    }
+
+    pub(super) fn take(&mut self, frame: &Frame<'_>) -> Vec<FrameBytes> {
+        let request = frame.header.request;
+        match Message::read(frame).unwrap() {
+            Message::Hello(hello) => vec![self.welcome(&hello)],
+            Message::Register(register) => vec![self.register(&register)],
+            Message::Follow => vec![self.table()],
+            Message::Append(append) => self.append(&append),
+            Message::Beat(beat) => {
+                self.beats.push(beat);
+                if self.holds_confirms {
+                    self.held_beats.push(beat);
+                    return Vec::new();
+                }
+                vec![self.confirmed(&beat)]
+            }
+            Message::Fetch(fetch) => vec![self.fetched(&fetch)],
+            Message::CheckpointAsk(ask) => vec![self.part(&ask)],
+            Message::EntryAsk { place } => {
+                self.entry_ask_count += 1;
+                let kept = self.files.entry(place).filter(|_| !self.is_forgetful);
+                let read = EntryRead { place, entry: kept };
+                vec![written(&Message::EntryRead(read), request)]
+            }
+            Message::Refused(refused) => panic!("the node refuses: {}", refused.text),
+            other => panic!("a backup is not told {other:?}"),
+        }
+    }
+
+    fn welcome(&mut self, hello: &Hello) -> FrameBytes {
+        self.greeted = Some(hello.incarnation);
+        assert_eq!(hello.role, PeerRole::Node);
+        let welcome = Welcome {
+            version: VERSION_MAX,
+            role: PeerRole::Backup,
+            cluster: cluster(),
+            time_ms: self.clock_ms,
+            frame_size_max: crate::limits::LINK_FRAME_SIZE_MAX,
+            batch_count_max: crate::limits::BATCH_COUNT_MAX,
+            deadline_ms_max: crate::limits::DEADLINE_MS_MAX,
+            frames_in_flight_max: 1,
+        };
+        written(&Message::Welcome(welcome), 0)
+    }
+
+    pub(super) fn refused(code: RefusalCode) -> FrameBytes {
+        let refused = Refused {
+            code,
+            version_min: 1,
+            version_max: 1,
+            text: "of the test",
+        };
+        written(&Message::Refused(refused), 0)
+    }
+
+    fn register(&mut self, register: &Register<'_>) -> FrameBytes {
+        self.registered.push(Registered {
+            has_log: register.log.is_some(),
+            copy: register.copy,
+            end: register.end,
+            committed: register.committed,
+        });
+        if let Some(code) = self.refusal {
+            return Self::refused(code);
+        }
+        if self.present != self.greeted {
+            self.present = self.greeted;
+            self.term = self.term.next();
+            self.copy += 1;
+        }
+        let mut terms = BytesMut::new();
+        put_term_starts(&mut terms, &self.files.terms());
+        let checkpoint_size = self
+            .checkpoint
+            .as_ref()
+            .map_or(0, |checkpoint| to_u64(checkpoint.to_bytes().len()));
+        let granted = Granted {
+            log: log_number(),
+            term: self.term,
+            generation: self.generation,
+            ring_epoch: self.ring_epoch,
+            ring_key: RING_KEY,
+            copy: self.copy,
+            end: self.end(),
+            first_offset: self.first_offset,
+            checkpoint_size,
+            segment_size: super::SEGMENT_SIZE,
+            clock_ms: self.clock_ms,
+            terms: TermStarts::new(&terms).unwrap(),
+        };
+        written(&Message::Granted(granted), 0)
+    }
+
+    pub(super) fn table(&self) -> FrameBytes {
+        let mut runs = BytesMut::new();
+        let node = NodeId::new(1).unwrap().get();
+        let slots = self.slots;
+        put_slot_run(&mut runs, &SlotRun { slots, node });
+        let table = Table {
+            ring_epoch: self.ring_epoch,
+            generation: self.generation,
+            ring_key: RING_KEY,
+            members: Members::new(&[]).unwrap(),
+            runs: SlotRuns::new(&runs).unwrap(),
+        };
+        written(&Message::Table(table), 0)
+    }
+
+    pub(super) fn tell_table(&mut self) {
+        let table = self.table();
+        self.later.push(table);
+    }
+
+    fn append(&mut self, append: &Append<'_>) -> Vec<FrameBytes> {
+        assert_eq!(append.term, self.term);
+        if self.drops_appends {
+            return Vec::new();
+        }
+        let verify = Verify {
+            log: log_number(),
+            cluster: cluster(),
+            segment_size: super::SEGMENT_SIZE,
+        };
+        let block = Block::read(append.block, &verify).unwrap().unwrap();
+        let end = block.end();
+        self.appends.push((append.term, end.seq));
+        if self.end().seq.next() < end.seq {
+            let (log, end) = (log_number(), self.end());
+            return vec![written(&Message::Resend { log, end }, 0)];
+        }
+        if self.end().seq < end.seq {
+            block.follows(&self.end(), super::SEGMENT_SIZE).unwrap();
+            let bytes = Bytes::copy_from_slice(append.block);
+            self.files.begin = Some(self.files.begin.unwrap_or_default());
+            self.files.blocks.push((end, bytes));
+        }
+        if self.holds_acks {
+            self.is_ack_due = true;
+            return Vec::new();
+        }
+        vec![self.ack()]
+    }
+
+    fn ack(&self) -> FrameBytes {
+        let appended = Appended {
+            log: log_number(),
+            term: self.term,
+            through: self.end().seq,
+            clock_ms: self.clock_ms,
+            free_size: self.free_size,
+        };
+        written(&Message::Appended(appended), 0)
+    }
+
+    fn confirmed(&self, beat: &Beat) -> FrameBytes {
+        let confirmed = Confirmed {
+            nonce: beat.nonce,
+            term: self.term,
+            clock_ms: self.clock_ms,
+            free_size: self.free_size,
+        };
+        written(&Message::Confirmed(confirmed), 0)
+    }
+
+    fn fetched(&self, fetch: &Fetch) -> FrameBytes {
+        let size_max = fetch.size_max.min(4_096);
+        let (offset, blocks) = self.files.read(fetch.offset, size_max, super::SEGMENT_SIZE);
+        let fetched = Fetched {
+            log: log_number(),
+            offset,
+            blocks: &blocks,
+        };
+        written(&Message::Fetched(fetched), 0)
+    }
+
+    fn part(&self, ask: &Fetch) -> FrameBytes {
+        let bytes = self.checkpoint.as_ref().unwrap().to_bytes();
+        let from = to_usize(ask.offset);
+        let part = CheckpointPart {
+            log: log_number(),
+            size: to_u64(bytes.len()),
+            offset: ask.offset,
+            bytes: &bytes[from..bytes.len().min(from + 1_000)],
+        };
+        written(&Message::CheckpointPart(part), 0)
+    }
+}

@@ -1,0 +1,300 @@
+//! Keeps disk use and restart time bounded: spare segments, checkpoints, retirement, free space.
+//!
+//! Nothing here is needed for safety; a request that fails is tried again later.
+
+use std::collections::VecDeque;
+
+use crate::clock::{Now, Tick};
+use crate::limits;
+use crate::log::Verify;
+use crate::model::{LogEnd, LogNumber, LogTime};
+use crate::role::{CheckpointInfo, DiskFault, DiskRequest, Effect, Level, Outbox};
+
+use super::restore::{read_offset, segment_of};
+use super::shared::{Failure, say};
+
+/// Pause after a checkpoint or a retirement that failed.
+const RETRY_MS: u64 = 30_000;
+
+/// Segments that are kept whatever their age: the loop reads them without waiting.
+const RECENT_SEGMENT_COUNT: u64 = 2;
+
+/// Whether one of a kind of request is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    Idle,
+    Running,
+    /// Failed; tried again from this tick on.
+    Failed(Tick),
+}
+
+impl Job {
+    fn may_begin(self, now: Now) -> bool {
+        match self {
+            Self::Idle => true,
+            Self::Running => false,
+            Self::Failed(until) => until <= now.tick,
+        }
+    }
+}
+
+/// What is under way, and what is known of the log's files.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    log: LogNumber,
+    segment_size: u64,
+    ring_key: u128,
+    next_at: Tick,
+    prepare: Job,
+    checkpoint: Job,
+    retire: Job,
+    measure: Job,
+    newest: Option<CheckpointInfo>,
+    /// The oldest segment that is kept.
+    first_segment: u64,
+    /// Log time of the first block of segments, rising; gaps are read from the disk.
+    times: VecDeque<(u64, LogTime)>,
+    /// The segment whose first block is being read.
+    reading: Option<u64>,
+}
+
+impl Upkeep {
+    pub(super) fn new(
+        verify: &Verify,
+        ring_key: u128,
+        first_offset: u64,
+        newest: Option<CheckpointInfo>,
+        times: Vec<(u64, LogTime)>,
+    ) -> Self {
+        Self {
+            log: verify.log,
+            segment_size: verify.segment_size,
+            ring_key,
+            next_at: Tick(0),
+            prepare: Job::Idle,
+            checkpoint: Job::Idle,
+            retire: Job::Idle,
+            measure: Job::Idle,
+            newest,
+            first_segment: segment_of(first_offset, verify.segment_size),
+            times: times.into(),
+            reading: None,
+        }
+    }
+
+    pub(super) const fn deadline(&self) -> Tick {
+        self.next_at
+    }
+
+    /// Did the last attempt to make a spare segment fail?
+    pub(super) const fn lacks_segment(&self) -> bool {
+        matches!(self.prepare, Job::Failed(_))
+    }
+
+    /// The log is in use from here on.
+    pub(super) fn begin(&mut self, out: &mut Outbox) {
+        self.prepare(out);
+    }
+
+    fn prepare(&mut self, out: &mut Outbox) {
+        self.prepare = Job::Running;
+        out.effect(Effect::Disk(DiskRequest::PrepareSegment { log: self.log }));
+    }
+
+    /// A block was built at `offset`. In a new segment, the next spare one is made.
+    pub(super) fn block_built(&mut self, offset: u64, time: LogTime, out: &mut Outbox) {
+        let segment = segment_of(offset, self.segment_size);
+        if offset == read_offset(segment * self.segment_size, self.segment_size) {
+            self.note_time(segment, time);
+            if segment != 0 {
+                self.prepare(out);
+            }
+        }
+    }
+
+    fn note_time(&mut self, segment: u64, time: LogTime) {
+        let at = self.times.partition_point(|(known, _)| *known < segment);
+        if self
+            .times
+            .get(at)
+            .is_none_or(|(known, _)| *known != segment)
+        {
+            self.times.insert(at, (segment, time));
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: Now, committed: &LogEnd, horizon_ms: u64, out: &mut Outbox) {
+        if now.tick < self.next_at {
+            return;
+        }
+        self.next_at = now.tick.plus_ms(limits::UPKEEP_MS);
+        if self.measure.may_begin(now) {
+            self.measure = Job::Running;
+            out.effect(Effect::Disk(DiskRequest::MeasureFreeSpace));
+        }
+        if self.lacks_segment() {
+            self.prepare(out);
+        }
+        self.checkpoint_if_due(now, committed, out);
+        self.retire_if_due(now, committed, horizon_ms, out);
+    }
+
+    fn checkpoint_if_due(&mut self, now: Now, committed: &LogEnd, out: &mut Outbox) {
+        let (last, size) = self
+            .newest
+            .map_or((0, 0), |info| (info.end.offset, info.size));
+        let grown = committed.offset.saturating_sub(last);
+        if grown < size.max(2 * self.segment_size) || !self.checkpoint.may_begin(now) {
+            return;
+        }
+        self.checkpoint = Job::Running;
+        out.effect(Effect::Disk(DiskRequest::MakeCheckpoint {
+            log: self.log,
+            through: *committed,
+            ring_key: self.ring_key,
+        }));
+    }
+
+    /// Segments may go that lie below the checkpoint and before the last ones, and all of whose
+    /// ids are older than the horizon. The first block of a segment bounds the times of all
+    /// earlier ones.
+    fn retire_if_due(&mut self, now: Now, committed: &LogEnd, horizon_ms: u64, out: &mut Outbox) {
+        let Some(checkpoint) = self.newest else {
+            return;
+        };
+        if !self.retire.may_begin(now) {
+            return;
+        }
+        let newest = segment_of(committed.offset, self.segment_size);
+        let recent = (newest + 1).saturating_sub(RECENT_SEGMENT_COUNT);
+        let bound = recent.min(segment_of(checkpoint.end.offset, self.segment_size));
+        let mut keep = self.first_segment;
+        while keep < bound {
+            let Some(time) = self.time_of(keep + 1) else {
+                self.read_time(keep + 1, committed, out);
+                break;
+            };
+            if horizon_ms <= time.ms() + limits::ID_AHEAD_MS_MAX {
+                break;
+            }
+            keep += 1;
+        }
+        if self.first_segment < keep {
+            self.retire = Job::Running;
+            out.effect(Effect::Disk(DiskRequest::RetireSegments {
+                log: self.log,
+                below: keep * self.segment_size,
+            }));
+        }
+    }
+
+    fn time_of(&self, segment: u64) -> Option<LogTime> {
+        let at = self.times.partition_point(|(known, _)| *known < segment);
+        let found = self.times.get(at).filter(|(known, _)| *known == segment);
+        found.map(|(_, time)| *time)
+    }
+
+    fn read_time(&mut self, segment: u64, committed: &LogEnd, out: &mut Outbox) {
+        if self.reading.is_some() {
+            return;
+        }
+        self.reading = Some(segment);
+        out.effect(Effect::Disk(DiskRequest::ReadBlocks {
+            log: self.log,
+            offset: read_offset(segment * self.segment_size, self.segment_size),
+            below: committed.offset,
+            size_max: 1,
+            ticket: TICKET,
+        }));
+    }
+
+    /// The first block of the segment that was asked for; `None` where that failed.
+    pub(super) fn time_read(&mut self, time: Option<LogTime>) {
+        if let (Some(segment), Some(time)) = (self.reading.take(), time) {
+            self.note_time(segment, time);
+        }
+    }
+
+    pub(super) fn segment_ready(&mut self) {
+        self.prepare = Job::Idle;
+    }
+
+    pub(super) fn measured(&mut self) {
+        self.measure = Job::Idle;
+    }
+
+    pub(super) fn checkpoint_made(&mut self, info: CheckpointInfo) {
+        self.checkpoint = Job::Idle;
+        self.newest = Some(info);
+    }
+
+    pub(super) fn retired(&mut self, first_offset: u64) {
+        self.retire = Job::Idle;
+        self.first_segment = segment_of(first_offset, self.segment_size);
+        let kept = self
+            .times
+            .partition_point(|(segment, _)| *segment < self.first_segment);
+        self.times.drain(..kept);
+    }
+
+    /// A request of this part failed. False: it is none of this part's.
+    pub(super) fn failed(&mut self, failure: &Failure<'_>, now: Now, out: &mut Outbox) -> bool {
+        let Failure {
+            request,
+            fault,
+            text,
+        } = *failure;
+        let retry = Job::Failed(now.tick.plus_ms(RETRY_MS));
+        let what = match request {
+            DiskRequest::PrepareSegment { .. } => {
+                self.prepare = Job::Failed(now.tick);
+                "spare segment"
+            }
+            DiskRequest::MakeCheckpoint { .. } => {
+                self.checkpoint = retry;
+                "checkpoint"
+            }
+            DiskRequest::RetireSegments { .. } => {
+                self.retire = retry;
+                "retirement"
+            }
+            DiskRequest::MeasureFreeSpace => {
+                self.measure = retry;
+                "measure of free space"
+            }
+            DiskRequest::ReadBlocks { ticket: TICKET, .. } => {
+                self.reading = None;
+                self.retire = retry;
+                "read of an old segment"
+            }
+            DiskRequest::ReadBlocks { .. }
+            | DiskRequest::LoadFile { .. }
+            | DiskRequest::SaveFile { .. }
+            | DiskRequest::OpenLog { .. }
+            | DiskRequest::CreateLog { .. }
+            | DiskRequest::Append { .. }
+            | DiskRequest::CutLog { .. }
+            | DiskRequest::ReadEntry { .. }
+            | DiskRequest::LoadCheckpoint { .. }
+            | DiskRequest::ReadCheckpoint { .. }
+            | DiskRequest::WriteCheckpoint { .. }
+            | DiskRequest::AdvanceReplica { .. }
+            | DiskRequest::Audit { .. } => return false,
+        };
+        let level = if *fault == DiskFault::Damage {
+            Level::Alarm
+        } else {
+            Level::Warn
+        };
+        say(
+            out,
+            level,
+            format!("log {}: {what} failed: {text}", self.log),
+        );
+        true
+    }
+}
+
+/// Ticket of reads for the age of a segment.
+pub(super) const TICKET: u64 = 1;
