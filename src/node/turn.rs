@@ -259,6 +259,7 @@ impl Running {
         out: &mut Outbox,
     ) -> Result<(), Halt> {
         let mut turn = self.turn(shared, now, out);
+        self.is_due = false;
         if turn.gate.is_none() && !self.may_build(shared) {
             return Ok(());
         }
@@ -273,7 +274,10 @@ impl Running {
             self.log_own(&turn)?;
         }
         self.take_waiting(&mut turn, shared, out);
-        self.finish_block(shared, out)
+        self.finish_block(shared, out)?;
+        let is_left = !self.queue.frames.is_empty();
+        self.is_due = is_left && (turn.gate.is_some() || self.may_build(shared));
+        Ok(())
     }
 
     /// Takes what waits and no more than a block holds: first what was parked, then frames.
@@ -611,6 +615,7 @@ impl Running {
         turn.gate = Some(ResultCode::Unavailable);
         turn.is_linked = false;
         self.take_waiting(&mut turn, shared, out);
+        self.is_due = !self.queue.frames.is_empty();
         self.finish_block(shared, out)
     }
 }

@@ -299,7 +299,11 @@ impl World {
             self.node.end_turn(self.now, &mut self.out);
             self.carry_out();
             if !self.feed() {
-                return;
+                let deadline = self.node.deadline();
+                if deadline.is_none_or(|deadline| self.now.tick < deadline) {
+                    return;
+                }
+                self.give(Input::Elapsed);
             }
         }
         panic!("the world does not come to rest");
