@@ -267,6 +267,22 @@ impl World {
         self.pass(100);
     }
 
+    /// The link is there again once the node dials.
+    pub(super) fn mend_link_without_running(&mut self) {
+        self.is_wired = true;
+        self.now.tick = self.now.tick.plus_ms(100);
+        self.give(Input::Elapsed);
+    }
+
+    /// Runs at most `count` turns.
+    pub(super) fn run_turns(&mut self, count: usize) {
+        for _ in 0..count {
+            self.node.end_turn(self.now, &mut self.out);
+            self.carry_out();
+            self.feed();
+        }
+    }
+
     pub(super) fn has_said(&self, text: &str) -> bool {
         self.said.iter().any(|line| line.contains(text))
     }
