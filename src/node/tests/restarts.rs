@@ -274,11 +274,11 @@ fn an_empty_folder_is_refilled() {
 
 #[test]
 fn a_folder_without_its_log_or_with_a_damaged_identity_is_refilled() {
-    let mut world = served(3).restart();
+    let world = served(3).restart();
     world.disk.files(|files| files.begin = None);
     let world = check_serves(world, 3);
     assert!(world.has_said("its log is gone"));
-    let mut world = world.restart();
+    let world = world.restart();
     world
         .disk
         .files(|files| files.identity = Some(bytes::Bytes::from_static(b"nonsense")));

@@ -341,9 +341,9 @@ impl World {
         });
         for (peer, bytes) in sends {
             if Some(peer) == self.backup_peer {
-                self.to_backup(peer, &bytes);
+                self.bring_to_backup(peer, &bytes);
             } else if peer == self.front {
-                self.to_front(&bytes);
+                self.bring_to_front(&bytes);
             }
         }
         while let Some(effect) = self.out.next_effect() {
@@ -367,7 +367,7 @@ impl World {
         }
     }
 
-    fn to_backup(&mut self, peer: PeerId, bytes: &[u8]) {
+    fn bring_to_backup(&mut self, peer: PeerId, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some((frame, size)) = split(rest, SIZE_MAX).unwrap() {
             for reply in self.backup.take(&frame) {
@@ -378,7 +378,7 @@ impl World {
         assert!(rest.is_empty());
     }
 
-    fn to_front(&mut self, bytes: &[u8]) {
+    fn bring_to_front(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some((frame, size)) = split(rest, SIZE_MAX).unwrap() {
             self.at_front(&frame);
@@ -388,17 +388,14 @@ impl World {
 
     fn at_front(&mut self, frame: &Frame<'_>) {
         let request = frame.header.request;
-        let at = match self
+        let known = self
             .answers
             .iter()
-            .position(|(number, _)| *number == request)
-        {
-            Some(at) => at,
-            None => {
-                self.answers.push((request, Answer::default()));
-                self.answers.len() - 1
-            }
-        };
+            .position(|(number, _)| *number == request);
+        let at = known.unwrap_or_else(|| {
+            self.answers.push((request, Answer::default()));
+            self.answers.len() - 1
+        });
         let answer = &mut self.answers[at].1;
         answer.epoch = frame.header.ring_epoch.0;
         match Message::read(frame).unwrap() {
