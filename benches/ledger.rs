@@ -2,7 +2,6 @@
 //! an account drawn uniformly, so that memory is what limits.
 //!
 //! `LEDGER_ACCOUNTS=5000000` sets another number of accounts than a million.
-#![expect(missing_docs, reason = "a bench has no callers")]
 #![expect(
     clippy::print_stderr,
     clippy::disallowed_methods,
@@ -40,6 +39,16 @@ fn currency(index: u64) -> Currency {
     Currency::new(code).expect("not 0")
 }
 
+/// Operations of a large turn.
+const TURN_COUNT: u64 = 1_024;
+
+/// Is memory touched before the turn?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Warm {
+    No,
+    Yes,
+}
+
 /// Where and when an entry lies, and the id in it.
 struct At {
     place: Place,
@@ -62,6 +71,8 @@ struct Bench {
     random: Random,
     user_count: u64,
     index: u64,
+    forgotten_at: u64,
+    operations: Vec<(Operation, At)>,
 }
 
 impl Bench {
@@ -71,6 +82,8 @@ impl Bench {
             random: Random::new(1),
             user_count,
             index: 0,
+            forgotten_at: 0,
+            operations: Vec::new(),
         }
     }
 
@@ -90,16 +103,20 @@ impl Bench {
 
     fn next(&mut self) -> At {
         self.index += 1;
-        if self.index.is_multiple_of(1 << 22) {
-            // Forget ids now and then, so that a long run stays within memory.
-            let At { place, time, .. } = entry_at(self.index);
-            let ms = time.ms() - 10_000;
-            self.ledger
-                .absorb(&Entry::Horizon { ms }, place, time)
-                .expect("it rises");
-            self.index += 1;
-        }
         entry_at(self.index)
+    }
+
+    /// Forgets ids now and then, so that a long run stays within memory.
+    fn forget(&mut self) {
+        if self.index - self.forgotten_at < 1 << 22 {
+            return;
+        }
+        let At { place, time, .. } = self.next();
+        let ms = time.ms() - 10_000;
+        self.ledger
+            .absorb(&Entry::Horizon { ms }, place, time)
+            .expect("it rises");
+        self.forgotten_at = self.index;
     }
 
     fn operation(&mut self, id: OperationId) -> Operation {
@@ -113,13 +130,35 @@ impl Bench {
     }
 
     fn apply(&mut self) -> Entry {
+        self.forget();
         let At { place, time, id } = self.next();
         let operation = self.operation(id);
         assert!(self.ledger.seen(operation.user(), id, time) == Seen::New);
         Entry::Change(self.ledger.apply(&operation, place, time))
     }
 
+    /// As [`Self::apply`], with all operations of the turn known before the first is applied.
+    fn turn(&mut self, warm: Warm) {
+        self.forget();
+        let mut operations = std::mem::take(&mut self.operations);
+        operations.clear();
+        for _ in 0..TURN_COUNT {
+            let At { id, .. } = self.next();
+            operations.push((self.operation(id), entry_at(self.index)));
+        }
+        if warm == Warm::Yes {
+            self.ledger
+                .warm(operations.iter().map(|(operation, _)| operation));
+        }
+        for (operation, At { place, time, id }) in &operations {
+            assert!(self.ledger.seen(operation.user(), *id, *time) == Seen::New);
+            black_box(self.ledger.apply(operation, *place, *time));
+        }
+        self.operations = operations;
+    }
+
     fn burn(&mut self) {
+        self.forget();
         let At { place, time, id } = self.next();
         let find = Operation::find(id, user(5)).with_flags(Flags::BURN);
         self.ledger.apply(&find, place, time);
@@ -154,6 +193,12 @@ fn bench_live(criterion: &mut Criterion, account_count: u64) {
     let mut group = criterion.benchmark_group("ledger");
     group.throughput(Throughput::Elements(1));
     group.bench_function("credit_or_debit", |bencher| bencher.iter(|| bench.apply()));
+    group.throughput(Throughput::Elements(TURN_COUNT));
+    group.bench_function("turn", |bencher| bencher.iter(|| bench.turn(Warm::No)));
+    group.bench_function("turn_warmed", |bencher| {
+        bencher.iter(|| bench.turn(Warm::Yes))
+    });
+    group.throughput(Throughput::Elements(1));
     group.bench_function("get", |bencher| {
         bencher.iter(|| {
             let owner = user(bench.random.below(bench.user_count));

@@ -1,3 +1,7 @@
 //! Parses the command line, calls one command and maps its result to an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(counterfoil::cli::main(std::env::args_os()) as u8)
+}

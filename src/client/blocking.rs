@@ -324,6 +324,20 @@ impl Client {
         }
     }
 
+    /// Waits until any batch is answered and names it, in the order in which they were answered;
+    /// each is named once. [`Client::wait`] for it returns at once. `None` when no batch is left.
+    pub fn wait_any(&mut self) -> Option<Ticket> {
+        loop {
+            if let Some(ticket) = self.session.next_finished() {
+                return Some(ticket);
+            }
+            if self.session.is_idle() {
+                return None;
+            }
+            self.turn(Wait::Yes);
+        }
+    }
+
     /// Moves what can be moved without waiting for answers, and names a batch that is answered
     /// and was not named before: [`Client::wait`] for it returns at once.
     pub fn poll(&mut self) -> Option<Ticket> {

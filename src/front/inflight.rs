@@ -15,6 +15,8 @@ use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_usize};
 use crate::protocol::ReceiptsWriter;
 use crate::role::Outbox;
 
+const NS_PER_MS: u64 = 1_000_000;
+
 /// No cell, at the ends of the lists.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -89,7 +91,7 @@ pub(super) struct Batch {
     pub(super) open_count: u32,
     /// Those of them that wait.
     pub(super) waiting_count: u32,
-    /// How often it was tried again.
+    /// Pauses before another try since something of it was settled.
     pub(super) retry_count: u32,
     pub(super) origin: Origin,
     /// Waiting operations are held back by one of the same user that is under way.
@@ -229,13 +231,18 @@ impl Flight {
         self.batches.at_mut(op.batch).waiting_count += 1;
     }
 
-    /// Tries the waiting operations of a batch again after a pause, which grows.
-    pub(super) fn retry_later(&mut self, batch: u32, now: Tick) {
-        if !self.retries.is_set(batch) {
-            let doublings = self.batches.at(batch).retry_count;
-            let pause_ms = RETRY_MS << doublings.min(RETRY_DOUBLING_COUNT_MAX);
-            self.retries.set(batch, now.plus_ms(pause_ms));
+    /// Tries the waiting operations of a batch again after a pause. It doubles as long as nothing
+    /// of the batch is settled, but leaves time for another try before the deadline.
+    pub(super) fn retry_later(&mut self, index: u32, now: Tick) {
+        if self.retries.is_set(index) {
+            return;
         }
+        let batch = self.batches.at_mut(index);
+        let pause_ms = RETRY_MS << batch.retry_count.min(RETRY_DOUBLING_COUNT_MAX);
+        let half_left_ms = batch.deadline.since(now).div_ceil(2 * NS_PER_MS);
+        batch.retry_count += 1;
+        let pause_ms = pause_ms.min(half_left_ms).max(RETRY_MS);
+        self.retries.set(index, now.plus_ms(pause_ms));
     }
 
     /// Takes an operation out of its cell and its batch. Its load is the caller's to settle.
@@ -269,6 +276,7 @@ impl Flight {
         let index = op.index;
         self.answer(op.batch, Receipt { index, ..*receipt });
         let batch = self.batches.at_mut(op.batch);
+        batch.retry_count = 0;
         if batch.is_held {
             batch.is_held = false;
             self.retries.set(op.batch, now);

@@ -20,7 +20,8 @@ impl Front {
     ///    none while another one is under way in an earlier frame;
     /// 7. a client's frames are its batches;
     /// 8. all answers were written, and what is held is within the budget;
-    /// 9. a target with a queue is listed.
+    /// 9. a target with a queue is listed;
+    /// 10. what waits has a timer, or is held by one that is under way, or has nowhere to go.
     pub(super) fn check_invariants(&self) {
         let mut loads = vec![0_u32; self.links.len()];
         let mut frames_by_client = BTreeMap::new();
@@ -68,6 +69,10 @@ impl Front {
             match op.stage {
                 Stage::Waiting => {
                     waiting_count += 1;
+                    let target = op.target.map(usize::from);
+                    let is_usable = target.is_some_and(|at| self.flight.targets[at].usable);
+                    let is_timed = self.flight.retries.is_set(index);
+                    assert!(is_timed || batch.is_held || !is_usable, "(10)");
                     waiting_users.insert(op.user());
                 }
                 Stage::Queued => {

@@ -163,7 +163,6 @@ impl Front {
             self.flight.expire(batch);
         }
         while let Some(batch) = self.flight.retries.pop(now) {
-            self.flight.batches.at_mut(batch).retry_count += 1;
             self.resend(batch);
         }
         if !self.is_sweep_due {

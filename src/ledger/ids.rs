@@ -89,13 +89,17 @@ impl Candidates {
     }
 }
 
-/// Fingerprints and places side by side: a probe that misses touches the former alone.
+/// Fingerprint and place; a fingerprint of 0 marks a free slot.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    fingerprint: u64,
+    place: Place,
+}
+
+/// A probe that misses ends where the item is then inserted: one line of memory for both.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
-struct Page {
-    fingerprints: [u64; PAGE_SLOT_COUNT],
-    places: [Place; PAGE_SLOT_COUNT],
-}
+struct Page([Item; PAGE_SLOT_COUNT]);
 
 #[derive(Clone, Copy, Debug)]
 struct PageState {
@@ -177,28 +181,28 @@ const fn key_of(fingerprint: u64) -> u32 {
     spread(high_half(fingerprint))
 }
 
-impl Page {
-    const EMPTY: Self = Self {
-        fingerprints: [0; PAGE_SLOT_COUNT],
-        places: [Place(0); PAGE_SLOT_COUNT],
-    };
+const fn behind(at: usize) -> usize {
+    (at + 1) & (PAGE_SLOT_COUNT - 1)
+}
 
-    fn insert(&mut self, fingerprint: u64, place: Place) {
-        let mut at = home(fingerprint);
-        while self.fingerprints[at] != 0 {
-            at = (at + 1) & (PAGE_SLOT_COUNT - 1);
+impl Page {
+    const EMPTY: Self = Self(
+        [Item {
+            fingerprint: 0,
+            place: Place(0),
+        }; PAGE_SLOT_COUNT],
+    );
+
+    fn insert(&mut self, item: Item) {
+        let mut at = home(item.fingerprint);
+        while self.0[at].fingerprint != 0 {
+            at = behind(at);
         }
-        self.fingerprints[at] = fingerprint;
-        self.places[at] = place;
+        self.0[at] = item;
     }
 
-    fn items(&self) -> impl Iterator<Item = (u64, Place)> + '_ {
-        let items = self
-            .fingerprints
-            .iter()
-            .copied()
-            .zip(self.places.iter().copied());
-        items.filter(|(fingerprint, _)| *fingerprint != 0)
+    fn items(&self) -> impl Iterator<Item = Item> + '_ {
+        self.0.iter().copied().filter(|item| item.fingerprint != 0)
     }
 }
 
@@ -231,21 +235,24 @@ impl Ids {
     #[inline]
     pub(super) fn find(&self, row: u64, fingerprint: u64) -> Candidates {
         let mut found = Candidates::default();
-        let Some(number) = self.row_number(row) else {
+        let Some(page) = self.page(row, fingerprint) else {
             return found;
         };
-        let Some(page) = self.slab[number].directory.page(key_of(fingerprint)) else {
-            return found;
-        };
-        let page = self.pages.get(page);
         let mut at = home(fingerprint);
-        while page.fingerprints[at] != 0 {
-            if page.fingerprints[at] == fingerprint {
-                found.push(page.places[at]);
+        while page.0[at].fingerprint != 0 {
+            if page.0[at].fingerprint == fingerprint {
+                found.push(page.0[at].place);
             }
-            at = (at + 1) & (PAGE_SLOT_COUNT - 1);
+            at = behind(at);
         }
         found
+    }
+
+    /// Reads the memory where [`Self::find`] begins; the number means nothing.
+    #[inline]
+    pub(super) fn touch(&self, row: u64, fingerprint: u64) -> u64 {
+        self.page(row, fingerprint)
+            .map_or(0, |page| page.0[home(fingerprint)].fingerprint)
     }
 
     /// Remembers an id.
@@ -266,7 +273,7 @@ impl Ids {
         while self.states.get(page).item_count == PAGE_ITEM_COUNT_MAX {
             page = self.split(number, key, page);
         }
-        self.pages.get_mut(page).insert(fingerprint, place);
+        self.pages.get_mut(page).insert(Item { fingerprint, place });
         self.states.get_mut(page).item_count += 1;
         let row_state = &mut self.slab[number];
         row_state.item_count += 1;
@@ -313,7 +320,7 @@ impl Ids {
             let mut page = self.slab[*number].page_first;
             while page != NONE {
                 let of_page = self.pages.get(page).items();
-                items.extend(of_page.map(|(fingerprint, place)| IdItem {
+                items.extend(of_page.map(|Item { fingerprint, place }| IdItem {
                     row: *row,
                     fingerprint,
                     place,
@@ -336,6 +343,12 @@ impl Ids {
             + to_u64(self.slab.capacity() * size_of::<Row>())
             + self.pages.memory_size()
             + self.states.memory_size()
+    }
+
+    #[inline]
+    fn page(&self, row: u64, fingerprint: u64) -> Option<&Page> {
+        let directory = &self.slab[self.row_number(row)?].directory;
+        Some(self.pages.get(directory.page(key_of(fingerprint))?))
     }
 
     fn row_number(&self, row: u64) -> Option<usize> {
@@ -405,12 +418,12 @@ impl Ids {
         self.slab[number].page_first = page_new;
         let page = std::mem::replace(self.pages.get_mut(page_old), Page::EMPTY);
         let mut moved_count = 0;
-        for (fingerprint, place) in page.items() {
-            if goes_to_new(key_of(fingerprint), u32::from(depth)) {
-                self.pages.get_mut(page_new).insert(fingerprint, place);
+        for item in page.items() {
+            if goes_to_new(key_of(item.fingerprint), u32::from(depth)) {
+                self.pages.get_mut(page_new).insert(item);
                 moved_count += 1;
             } else {
-                self.pages.get_mut(page_old).insert(fingerprint, place);
+                self.pages.get_mut(page_old).insert(item);
             }
         }
         let state = self.states.get_mut(page_old);

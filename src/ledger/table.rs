@@ -139,6 +139,12 @@ impl Table {
         }
     }
 
+    /// Reads the memory where [`Self::find`] begins; the number means nothing.
+    #[inline]
+    pub(super) fn touch(&self, user: UserId, currency: u32) -> u64 {
+        self.by_account.touch(self.account_tag(user, currency))
+    }
+
     /// The whole account in a line.
     #[inline]
     pub(super) fn record(&self, number: u32) -> AccountRecord {

@@ -20,8 +20,9 @@ pub use block::{
     Entries, Verify, block_offset, blocks, chain_of,
 };
 pub use checkpoint::{
-    CHECKPOINT_HEADER_SIZE, CHECKPOINT_PAGE_SIZE, Checkpoint, CheckpointHeader, CheckpointWriter,
-    Page, SectionInfo, checkpoint_name, checkpoint_offsets, install_checkpoint, tidy_checkpoints,
+    CHECKPOINT_HEADER_SIZE, CHECKPOINT_PAGE_SIZE, Checkpoint, CheckpointHeader, CheckpointSpec,
+    CheckpointWriter, Page, SectionInfo, checkpoint_name, checkpoint_offsets, install_checkpoint,
+    tidy_checkpoints,
 };
 pub use error::LogError;
 pub use medium::{Access, Fault, FileMedium, Medium, MediumFile, MemoryMedium, is_full};

@@ -250,11 +250,19 @@ pub(super) fn evidence(
     Ok(found)
 }
 
+/// Most of what lies behind an end: skipped at the speed of memory.
+static ZEROS: [u8; 4_096] = [0; 4_096];
+
 /// Looks at the lines of one window; how many bytes of it are done.
 fn look_at(bytes: &[u8], start: u64, segment: &Segment, found: &mut Option<Evidence>) -> u64 {
     let mut rest = bytes;
     let mut at = start;
     while let Some(line) = rest.first_chunk::<BLOCK_HEADER_SIZE>() {
+        if rest.starts_with(&ZEROS) {
+            at += to_u64(ZEROS.len());
+            rest = rest.get(ZEROS.len()..).unwrap_or_default();
+            continue;
+        }
         let mut size = to_u64(BLOCK_HEADER_SIZE);
         if let Some(head) = header_at(line, at, segment) {
             let block = match Block::read(rest, &segment.verify) {

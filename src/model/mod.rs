@@ -17,7 +17,9 @@ mod slot;
 
 pub use code::{CodeClass, ResultCode};
 pub use entry::{Activation, Change, ENTRY_SIZE, Entry, EntryError, EpochMark, Image, SlotRange};
-pub use id::{ClusterId, Currency, Incarnation, LogNumber, NodeId, OperationId, UserId};
+pub use id::{
+    ClusterId, Currency, IdTextError, Incarnation, LogNumber, NodeId, OperationId, UserId,
+};
 pub use map::{Map, Set, new_map, new_set};
 pub use operation::{AccountSettings, Flags, Kind, OPERATION_SIZE, Operation};
 pub use position::{Generation, LogEnd, LogTime, Place, RingEpoch, Seq, Slot, Term, TermStart};

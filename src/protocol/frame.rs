@@ -198,7 +198,9 @@ pub(super) fn checksum(frame: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+/// The field at `at`; zeros where the bytes end before, which a caller has ruled out.
+#[inline]
+pub(super) fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes
         .get(at..)
         .and_then(|rest| rest.first_chunk::<N>())

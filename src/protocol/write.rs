@@ -13,14 +13,14 @@ use super::message::{
     EntryRead, Fetch, Fetched, Granted, Hello, Member, Message, REFUSAL_TEXT_SIZE_MAX, Refused,
     Register, SlotRun, TERM_START_COUNT_MAX, Table, Welcome,
 };
-use super::records::MEMBER_SIZE;
+use super::records::{MEMBER_SIZE, receipt_at};
 use super::{FrameKind, HELLO_MAGIC, Header};
 use crate::limits::{
     BATCH_COUNT_MAX, LIST_ROW_COUNT_MAX, NODE_COUNT_MAX, SLOT_COUNT, STATUS_SIZE_MAX,
 };
 use crate::model::{
-    ClusterId, LogEnd, LogNumber, NodeId, OPERATION_SIZE, Receipt, RingEpoch, Row, TermStart,
-    to_usize,
+    ClusterId, LogEnd, LogNumber, NodeId, OPERATION_SIZE, RECEIPT_SIZE, Receipt, RingEpoch, Row,
+    TermStart, to_usize,
 };
 
 impl Header {
@@ -303,15 +303,7 @@ impl ReceiptsWriter {
     /// Adds one receipt. Panics behind the last one that fits in a frame.
     pub fn push(&mut self, out: &mut BytesMut, receipt: &Receipt) {
         assert!(self.count < BATCH_COUNT_MAX, "the frame is full");
-        out.put_u16_le(receipt.index);
-        out.put_u16_le(receipt.code as u16);
-        out.put_u16_le(receipt.flags.0);
-        out.put_u16_le(0);
-        out.put_i64_le(receipt.available);
-        out.put_u64_le(receipt.held);
-        out.put_u64_le(receipt.version);
-        out.put_u64_le(receipt.place.0);
-        out.put_u64_le(receipt.amount);
+        out.put_slice(&receipt_bytes(receipt));
         self.count += 1;
     }
 
@@ -325,6 +317,35 @@ impl ReceiptsWriter {
     pub fn finish(self, out: &mut BytesMut) {
         finish_list(out, self.start, self.count);
     }
+}
+
+/// One store of the whole record: most bytes that leave a front are receipts.
+fn receipt_bytes(receipt: &Receipt) -> [u8; RECEIPT_SIZE] {
+    fn put<const N: usize>(bytes: &mut [u8; RECEIPT_SIZE], at: usize, field: [u8; N]) {
+        bytes[at..at + N].copy_from_slice(&field);
+    }
+    let mut bytes = [0; RECEIPT_SIZE];
+    put(&mut bytes, receipt_at::INDEX, receipt.index.to_le_bytes());
+    put(
+        &mut bytes,
+        receipt_at::CODE,
+        (receipt.code as u16).to_le_bytes(),
+    );
+    put(&mut bytes, receipt_at::FLAGS, receipt.flags.0.to_le_bytes());
+    put(
+        &mut bytes,
+        receipt_at::AVAILABLE,
+        receipt.available.to_le_bytes(),
+    );
+    put(&mut bytes, receipt_at::HELD, receipt.held.to_le_bytes());
+    put(
+        &mut bytes,
+        receipt_at::VERSION,
+        receipt.version.to_le_bytes(),
+    );
+    put(&mut bytes, receipt_at::PLACE, receipt.place.0.to_le_bytes());
+    put(&mut bytes, receipt_at::AMOUNT, receipt.amount.to_le_bytes());
+    bytes
 }
 
 fn write_hello(out: &mut BytesMut, hello: &Hello) {

@@ -205,6 +205,12 @@ impl Session {
         self.work.unanswered_count()
     }
 
+    /// Is every operation answered?
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.work.is_idle()
+    }
+
     /// Operations that may be handed in now: unanswered ones and untaken answers leave less.
     #[must_use]
     pub const fn room(&self) -> usize {

@@ -588,6 +588,11 @@ impl Work {
             .min()
     }
 
+    /// Is every operation answered?
+    pub(super) const fn is_idle(&self) -> bool {
+        self.unanswered_count == 0
+    }
+
     /// The next batch that is answered, each once.
     pub(super) fn next_finished(&mut self) -> Option<BatchKey> {
         loop {

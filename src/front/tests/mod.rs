@@ -417,17 +417,20 @@ impl Rig {
     fn asked(&mut self, peer: PeerId) -> Vec<Asked> {
         let got = self.take(peer);
         got.iter()
-            .map(|got| match got.message() {
-                Message::Request {
+            .map(|got| {
+                let Message::Request {
                     deadline_ms,
                     operations,
-                } => Asked {
+                } = got.message()
+                else {
+                    panic!("{got:?}");
+                };
+                Asked {
                     request: got.header.request,
                     epoch: got.header.ring_epoch,
                     deadline_ms,
                     operations: operations.iter().map(Result::unwrap).collect(),
-                },
-                other => panic!("{other:?}"),
+                }
             })
             .collect()
     }

@@ -21,10 +21,11 @@ const TIME_AT: usize = OFFSET_AT + size_of::<u64>();
 const PAGE_COUNT_AT: usize = TIME_AT + size_of::<u64>();
 const FILE_SIZE_AT: usize = PAGE_COUNT_AT + size_of::<u64>();
 const DIGEST_AT: usize = FILE_SIZE_AT + size_of::<u64>();
-const RESERVED_AT: usize = DIGEST_AT + size_of::<u64>();
+const RING_KEY_AT: usize = DIGEST_AT + size_of::<u64>();
+const RESERVED_AT: usize = RING_KEY_AT + size_of::<u128>();
 const SECTIONS_AT: usize = 128;
 const SECTION_SIZE: usize = 32;
-const _: () = assert!(RESERVED_AT == 104);
+const _: () = assert!(RESERVED_AT == 120);
 const _: () = assert!(SECTIONS_AT + SECTION_COUNT_MAX * SECTION_SIZE <= CHECKPOINT_HEADER_SIZE);
 
 /// One section of a checkpoint.
@@ -49,6 +50,8 @@ pub struct CheckpointHeader {
     pub cluster: ClusterId,
     /// The log.
     pub log: LogNumber,
+    /// The cluster's hash key: the records are sorted by slot.
+    pub ring_key: u128,
     /// The end of the log that it stands for.
     pub end: LogEnd,
     /// Pages of the file.
@@ -73,6 +76,7 @@ impl CheckpointHeader {
         put(VERSION_AT, &VERSION.to_le_bytes());
         put(CLUSTER_AT, &self.cluster.get().to_le_bytes());
         put(LOG_AT, &self.log.get().to_le_bytes());
+        put(RING_KEY_AT, &self.ring_key.to_le_bytes());
         let count = u32::try_from(self.sections.len()).expect("at most SECTION_COUNT_MAX");
         put(SECTION_COUNT_AT, &count.to_le_bytes());
         for (at, number) in [
@@ -123,6 +127,7 @@ impl CheckpointHeader {
         let header = Self {
             cluster: ClusterId::new(fields.u128(CLUSTER_AT)?)?,
             log: LogNumber::new(fields.u16(LOG_AT)?)?,
+            ring_key: fields.u128(RING_KEY_AT)?,
             end: LogEnd {
                 seq: Seq(number(SEQ_AT)?),
                 term: Term(number(TERM_AT)?),

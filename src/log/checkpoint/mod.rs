@@ -9,7 +9,7 @@ mod write;
 
 pub use header::{CheckpointHeader, SectionInfo};
 pub use read::{Checkpoint, Page};
-pub use write::CheckpointWriter;
+pub use write::{CheckpointSpec, CheckpointWriter};
 
 use super::error::{LogError, While, sync_failed};
 use super::medium::Medium;

@@ -10,6 +10,14 @@ fn cluster() -> ClusterId {
     ClusterId::new(9).unwrap()
 }
 
+fn spec() -> CheckpointSpec {
+    CheckpointSpec {
+        cluster: cluster(),
+        log: log(),
+        ring_key: 0x1234,
+    }
+}
+
 fn end(seq: u64) -> LogEnd {
     LogEnd {
         seq: Seq(seq),
@@ -45,7 +53,7 @@ fn terms() -> Vec<TermStart> {
 
 fn write(medium: &MemoryMedium, seq: u64) -> CheckpointHeader {
     let path = "d/new.tmp";
-    let mut writer = CheckpointWriter::create(medium, path, cluster(), log()).unwrap();
+    let mut writer = CheckpointWriter::create(medium, path, spec()).unwrap();
     for (tag, size, count) in SECTIONS {
         let records = records(tag, size, count);
         for piece in records.chunks(size * 700) {
@@ -98,7 +106,7 @@ fn the_older_one_goes_and_stays_readable_for_who_has_it_open() {
 #[test]
 fn an_empty_state_is_a_checkpoint_too() {
     let medium = MemoryMedium::new();
-    let writer = CheckpointWriter::create(&medium, "d/new.tmp", cluster(), log()).unwrap();
+    let writer = CheckpointWriter::create(&medium, "d/new.tmp", spec()).unwrap();
     let header = writer.finish(end(0), &[]).unwrap();
     assert_eq!(header.page_count, 0);
     install_checkpoint(&medium, "d", "d/new.tmp", end(0).offset).unwrap();

@@ -18,14 +18,24 @@ use crate::model::{ClusterId, LogEnd, LogNumber, TermStart, to_u64, to_usize};
 /// Pages written before they are made durable: many at once would hold up the log's own syncs.
 const PAGES_PER_SYNC: u64 = 256;
 
+/// What a checkpoint is of.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointSpec {
+    /// Whose log.
+    pub cluster: ClusterId,
+    /// The log.
+    pub log: LogNumber,
+    /// The cluster's hash key.
+    pub ring_key: u128,
+}
+
 /// Writes one checkpoint to a temporary file. Dropped before [`Self::finish`], the file is left
 /// to be removed or written over.
 #[derive(Debug)]
 pub struct CheckpointWriter {
     file: Arc<dyn MediumFile>,
     path: String,
-    cluster: ClusterId,
-    log: LogNumber,
+    spec: CheckpointSpec,
     sections: Vec<SectionInfo>,
     page: Vec<u8>,
     page_record_count: u32,
@@ -35,18 +45,12 @@ pub struct CheckpointWriter {
 
 impl CheckpointWriter {
     /// Begins a file.
-    pub fn create(
-        medium: &dyn Medium,
-        path: &str,
-        cluster: ClusterId,
-        log: LogNumber,
-    ) -> Result<Self, LogError> {
+    pub fn create(medium: &dyn Medium, path: &str, spec: CheckpointSpec) -> Result<Self, LogError> {
         let file = medium.create(path).during(|| format!("creating {path}"))?;
         Ok(Self {
             file,
             path: path.to_owned(),
-            cluster,
-            log,
+            spec,
             sections: Vec::new(),
             page: Vec::with_capacity(CHECKPOINT_PAGE_SIZE),
             page_record_count: 0,
@@ -88,8 +92,9 @@ impl CheckpointWriter {
         }
         self.write_page()?;
         let header = CheckpointHeader {
-            cluster: self.cluster,
-            log: self.log,
+            cluster: self.spec.cluster,
+            log: self.spec.log,
+            ring_key: self.spec.ring_key,
             end,
             page_count: self.page_count,
             digest: self.digest.finish(),
@@ -143,7 +148,7 @@ impl CheckpointWriter {
         page[8..16].copy_from_slice(&self.page_count.to_le_bytes());
         page[16..20].copy_from_slice(&section.record_size.to_le_bytes());
         page[20..24].copy_from_slice(&self.page_record_count.to_le_bytes());
-        let crc = page_crc(self.log, self.cluster, page);
+        let crc = page_crc(self.spec.log, self.spec.cluster, page);
         page[..4].copy_from_slice(&crc.to_le_bytes());
         self.digest.write(&crc.to_le_bytes());
         let offset = file_size(self.page_count);

@@ -16,6 +16,8 @@ const SECTOR_SIZE: u64 = 512;
 
 const PAGE_SIZE: usize = 4_096;
 
+static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+
 type FileId = u64;
 
 /// Something that is to fail.
@@ -292,7 +294,7 @@ impl Image {
         self.size = self.size.max(offset + to_u64(bytes.len()));
         for (page, at, range) in pieces(offset, bytes.len()) {
             let piece = &bytes[range];
-            if !self.pages.contains_key(&page) && piece.iter().all(|byte| *byte == 0) {
+            if !self.pages.contains_key(&page) && *piece == ZEROS[..piece.len()] {
                 continue;
             }
             let page = self

@@ -145,7 +145,7 @@ fn a_quiet_front_is_fine_while_nothing_is_asked() {
     for _ in 0..1_000 {
         bench.pass(100);
     }
-    assert_eq!(bench.take(), []);
+    assert!(bench.take().is_empty());
     assert!(bench.session.is_ready());
     assert_eq!(bench.session.deadline(), None);
     bench.receive(&bytes_of(&Message::Ping, 4));
@@ -193,7 +193,7 @@ fn no_other_cluster_is_ever_talked_to() {
     bench.receive(&bytes_of(&Message::Welcome(other), 0));
     assert_eq!(bench.fault().name(), "wrong_cluster");
     assert_eq!(bench.session.poll(), Some(Action::Close));
-    assert_eq!(bench.take(), [], "nothing was sent there");
+    assert!(bench.take().is_empty(), "nothing was sent there");
     bench.connect();
     assert_eq!(bench.request().operations, [operation]);
 

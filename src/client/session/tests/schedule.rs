@@ -191,16 +191,15 @@ impl World {
         let mut replies = Vec::new();
         let mut is_greeted = connection.is_greeted;
         let taken = each_frame(&inbox, |frame| {
-            match Message::read(frame).unwrap() {
-                Message::Hello(_) => {
-                    is_greeted = true;
-                    replies.push(bytes_of(&Message::Welcome(welcome(now)), 0));
-                }
-                Message::Ping => {
-                    let time_ms = now.wall_ms + AHEAD_MS;
-                    replies.push(bytes_of(&Message::Pong { time_ms }, 0));
-                }
-                other => assert!(matches!(other, Message::Request { .. }), "{other:?}"),
+            let message = Message::read(frame).unwrap();
+            if matches!(message, Message::Hello(_)) {
+                is_greeted = true;
+                replies.push(bytes_of(&Message::Welcome(welcome(now)), 0));
+            } else if matches!(message, Message::Ping) {
+                let time_ms = now.wall_ms + AHEAD_MS;
+                replies.push(bytes_of(&Message::Pong { time_ms }, 0));
+            } else {
+                assert!(is_greeted && matches!(message, Message::Request { .. }));
             }
             if let Some(request) = request_of(frame) {
                 self.copies.push(Copy {

@@ -1,0 +1,189 @@
+//! The authority: who is in the cluster, who has which term and which slots, and in which
+//! generation.
+//!
+//! Nobody hears of a change before it is durable: the rest of the backup sees the durable record
+//! only, and what depends on a change waits for the number that `change` gives. The layout of
+//! the file is in `file`. No IO here, and no decision about when a term may be given.
+
+mod file;
+mod membership;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::options::NewCluster;
+use crate::model::{ClusterId, Generation, LogNumber, NodeId, RingEpoch};
+use crate::ring::SlotTable;
+
+pub(super) use file::AuthorityFileError;
+use file::KeptSection;
+pub(super) use membership::{MemberRecord, Shown};
+pub(super) use table::TableParts;
+
+/// Everything that the authority keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The cluster.
+    pub(super) cluster: ClusterId,
+    /// Key of its hash.
+    pub(super) ring_key: u128,
+    /// Number of this history of the backup.
+    pub(super) generation: Generation,
+    /// Bytes of a segment of a new log.
+    pub(super) segment_size: u64,
+    /// When the cluster was made, Unix milliseconds.
+    pub(super) created_ms: u64,
+    /// The log number that the next new node gets; one above all that were ever given.
+    pub(super) log_next: u32,
+    /// Nodes, by number.
+    pub(super) members: BTreeMap<NodeId, MemberRecord>,
+    /// Owners of slots.
+    pub(super) table: Arc<SlotTable>,
+    /// Sections of the file that this version keeps as they are.
+    kept: Vec<KeptSection>,
+}
+
+impl Record {
+    /// The record of a new cluster. The options were checked.
+    pub(super) fn create(new: &NewCluster, created_ms: u64) -> Self {
+        let mut members = BTreeMap::new();
+        for (node, number) in new.nodes.iter().zip(1_u16..) {
+            let log = LogNumber::new(number).expect("numbers begin at 1");
+            let member = MemberRecord::new(log, node.weight, node.keys.clone());
+            members.insert(node.node, member);
+        }
+        assert!(members.len() == new.nodes.len());
+        let log_next = u32::try_from(members.len()).expect("nodes are bounded") + 1;
+        let table = table::plan(new.ring_key, RingEpoch(1), &members);
+        Self {
+            cluster: new.cluster,
+            ring_key: new.ring_key,
+            generation: Generation(1),
+            segment_size: new.segment_size,
+            created_ms,
+            log_next,
+            members,
+            table: Arc::new(table),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Reads the authority's file.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, AuthorityFileError> {
+        file::decode(bytes)
+    }
+
+    /// The authority's file.
+    pub(super) fn encode(&self) -> Bytes {
+        file::encode(self)
+    }
+
+    /// Version of the slot table.
+    pub(super) fn ring_epoch(&self) -> RingEpoch {
+        self.table.epoch()
+    }
+
+    /// The member that has this log.
+    pub(super) fn member_of(&self, log: LogNumber) -> Option<(NodeId, &MemberRecord)> {
+        self.members
+            .iter()
+            .find(|(_, member)| member.log == log)
+            .map(|(node, member)| (*node, member))
+    }
+}
+
+/// Number of a change of the record, rising.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ChangeNumber(u64);
+
+/// The record as it is durable, and as it is to become.
+#[derive(Debug)]
+pub(super) struct Authority {
+    durable: Record,
+    durable_through: ChangeNumber,
+    latest: Record,
+    latest_number: ChangeNumber,
+    saving: Option<(ChangeNumber, Record)>,
+}
+
+impl Authority {
+    /// An authority whose record is durable as it is.
+    pub(super) fn new(record: Record) -> Self {
+        Self {
+            durable: record.clone(),
+            durable_through: ChangeNumber(0),
+            latest: record,
+            latest_number: ChangeNumber(0),
+            saving: None,
+        }
+    }
+
+    /// What is durable: all that others may be told.
+    pub(super) const fn record(&self) -> &Record {
+        &self.durable
+    }
+
+    /// What will be durable: what the next change starts from.
+    pub(super) const fn latest(&self) -> &Record {
+        &self.latest
+    }
+
+    /// Changes the record. Nobody may be told before `durable_through` reaches the number.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Record)) -> ChangeNumber {
+        change(&mut self.latest);
+        self.latest_number.0 += 1;
+        self.latest_number
+    }
+
+    /// Changes the member with this log.
+    pub(super) fn change_member(
+        &mut self,
+        node: NodeId,
+        change: impl FnOnce(&mut MemberRecord),
+    ) -> ChangeNumber {
+        self.change(|record| {
+            let member = record.members.get_mut(&node);
+            change(member.expect("members are never removed while they have a stream"));
+        })
+    }
+
+    /// The newest change that is durable.
+    pub(super) const fn durable_through(&self) -> ChangeNumber {
+        self.durable_through
+    }
+
+    /// Is everything durable?
+    pub(super) fn is_durable(&self) -> bool {
+        self.durable_through == self.latest_number
+    }
+
+    /// Is a save under way?
+    pub(super) const fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
+    /// Begins to save what is not durable, unless a save is under way.
+    pub(super) fn begin_save(&mut self) -> Option<Bytes> {
+        if self.saving.is_some() || self.is_durable() {
+            return None;
+        }
+        self.saving = Some((self.latest_number, self.latest.clone()));
+        Some(self.latest.encode())
+    }
+
+    /// The save under way is durable.
+    pub(super) fn saved(&mut self) {
+        let (number, record) = self.saving.take().expect("one save is under way");
+        assert!(self.durable_through < number);
+        self.durable_through = number;
+        self.durable = record;
+    }
+
+    /// The save under way failed for lack of space and changed nothing.
+    pub(super) fn save_failed(&mut self) {
+        assert!(self.saving.take().is_some());
+    }
+}

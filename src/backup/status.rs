@@ -1,0 +1,190 @@
+//! The state of the cluster as JSON text, for operators and scripts.
+//!
+//! One object. Names are stable; a later version may add some. Byte counts end in `_size`, Unix
+//! times and durations in `_ms`, digests are 32 hexadecimal digits.
+//!
+//! ```text
+//! version             of this build
+//! cluster             its id, as a UUID
+//! generation, ring_epoch
+//! stage               opening | serving | stopping
+//! healthy             every node is present and serving, nothing is wrong here
+//! uptime_ms, clock_ms, address, incarnation
+//! disk_free_size      0 while something does not fit
+//! disk_exhausted      something did not fit
+//! alarms, digest_matches, digest_mismatches, damaged_reads      counted since the start
+//! followers, connections
+//! last_audit          null | { time_ms, currencies, differing }
+//! nodes               one object each, by number:
+//!   node, log, weight, term, address
+//!   state             present | away
+//!   phase             null | starting | serving | draining
+//!   diverged          two histories of its log differ: an operator must decide
+//!   slots             owned
+//!   end_seq, end_size durable here: last block, bytes of log since its beginning
+//!   first_size        bytes of log since its beginning that are no longer kept
+//!   lag               blocks that the node applied and that are not durable here
+//!   accounts, ids, horizon_ms, node_free_size, node_memory_size      the node's figures
+//!   beat_age_ms       how old they are
+//!   checkpoint        null | { seq, end_size, size }
+//!   replica           { seq, digest, memory_size, proved_seq, fault }: how far the running
+//!                     replica is, and at which block its digest was last equal to the node's
+//! nodes_left_out      nodes for which there was no room in the text
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::connections::Asker;
+use super::stream::Stream;
+use super::{Running, Stage};
+use crate::clock::Now;
+use crate::limits;
+use crate::model::{NodeId, to_usize};
+use crate::protocol::{MemberState, Message};
+use crate::role::Outbox;
+
+impl Running {
+    pub(super) fn tell_status(&mut self, now: Now, asker: Asker, out: &mut Outbox) {
+        let text = self.status_text(now);
+        let told = Message::StatusTold { json: &text };
+        told.write_for(out.buffer(asker.peer), asker.request);
+    }
+
+    /// The text, with as many nodes as fit.
+    fn status_text(&self, now: Now) -> String {
+        let mut status = self.status_head(now);
+        let members = &self.authority.record().members;
+        let room = to_usize(u64::from(limits::STATUS_SIZE_MAX));
+        // Room for the names of the last two fields.
+        let mut size = Value::Object(status.clone()).to_string().len() + 128;
+        let mut slot_counts: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for run in self.authority.record().table.runs() {
+            if let Some(node) = run.node {
+                let count = u64::from(run.slots.last.0 - run.slots.first.0) + 1;
+                *slot_counts.entry(node).or_default() += count;
+            }
+        }
+        let mut nodes = Vec::new();
+        for node in members.keys() {
+            let slot_count = slot_counts.get(node).copied().unwrap_or(0);
+            let line = self.status_of(now, *node, slot_count);
+            size += line.to_string().len() + 1;
+            if room < size {
+                break;
+            }
+            nodes.push(line);
+        }
+        let left_out = members.len() - nodes.len();
+        status.insert("nodes".to_owned(), Value::Array(nodes));
+        status.insert("nodes_left_out".to_owned(), json!(left_out));
+        Value::Object(status).to_string()
+    }
+
+    fn status_head(&self, now: Now) -> Map<String, Value> {
+        let record = self.authority.record();
+        let followers = self.peers.values().filter(|peer| peer.follows.is_some());
+        let last_audit = self.audit.last.map(|note| {
+            json!({
+                "time_ms": note.time_ms,
+                "currencies": note.currency_count,
+                "differing": note.differing_count,
+            })
+        });
+        let head = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "cluster": record.cluster.to_string(),
+            "generation": record.generation.0,
+            "ring_epoch": record.ring_epoch().0,
+            "stage": match self.stage {
+                Stage::Opening => "opening",
+                Stage::Serving => "serving",
+                Stage::Stopping | Stage::Ended => "stopping",
+            },
+            "healthy": self.is_healthy(),
+            "uptime_ms": now.tick.since(self.started) / 1_000_000,
+            "clock_ms": now.wall_ms,
+            "address": self.options.address.to_string(),
+            "incarnation": self.options.incarnation.to_string(),
+            "disk_free_size": self.free_size(),
+            "disk_exhausted": self.disk.exhausted,
+            "alarms": self.counters.alarms,
+            "digest_matches": self.counters.digest_matches,
+            "digest_mismatches": self.counters.digest_mismatches,
+            "damaged_reads": self.counters.damaged_reads,
+            "followers": followers.count(),
+            "connections": self.peers.len(),
+            "last_audit": last_audit,
+        });
+        head.as_object().cloned().unwrap_or_default()
+    }
+
+    fn is_healthy(&self) -> bool {
+        let members = &self.authority.latest().members;
+        let fine = |stream: &Stream| {
+            stream.state == MemberState::Present
+                && stream.beat.is_some_and(|(beat, _)| beat.phase == 1)
+                && stream.replica.fault.is_none()
+                && !members[&stream.node].diverged
+        };
+        let audited = self.audit.last.is_none_or(|note| note.differing_count == 0);
+        self.stage == Stage::Serving
+            && !self.disk.exhausted
+            && audited
+            && self.counters.digest_mismatches == 0
+            && self.counters.damaged_reads == 0
+            && self.streams.values().all(fine)
+    }
+
+    fn status_of(&self, now: Now, node: NodeId, slot_count: u64) -> Value {
+        let record = self.authority.record();
+        let member = &record.members[&node];
+        let stream = &self.streams[&member.log];
+        let beat = stream.beat.map(|(beat, _)| beat);
+        let checkpoint = stream.checkpoint.map(|checkpoint| {
+            json!({
+                "seq": checkpoint.end.seq.0,
+                "end_size": checkpoint.end.offset,
+                "size": checkpoint.size,
+            })
+        });
+        let replica = &stream.replica;
+        json!({
+            "node": node.get(),
+            "log": member.log.get(),
+            "weight": member.weight,
+            "term": member.term.0,
+            "address": member.address.map(|address| address.to_string()),
+            "state": match stream.state {
+                MemberState::Present => "present",
+                MemberState::Away => "away",
+            },
+            "phase": beat.map(|beat| match beat.phase {
+                0 => "starting",
+                1 => "serving",
+                _ => "draining",
+            }),
+            "diverged": self.authority.latest().members[&node].diverged,
+            "slots": slot_count,
+            "end_seq": stream.durable.seq.0,
+            "end_size": stream.durable.offset,
+            "first_size": stream.first_offset,
+            "lag": beat.map(|beat| beat.applied.0.saturating_sub(stream.durable.seq.0)),
+            "accounts": beat.map(|beat| beat.account_count),
+            "ids": beat.map(|beat| beat.id_count),
+            "horizon_ms": beat.map(|beat| beat.horizon_ms),
+            "node_free_size": beat.map(|beat| beat.free_size),
+            "node_memory_size": beat.map(|beat| beat.memory_size),
+            "beat_age_ms": stream.beat.map(|(_, at)| now.tick.since(at) / 1_000_000),
+            "checkpoint": checkpoint,
+            "replica": {
+                "seq": replica.end.seq.0,
+                "digest": format!("{:032x}", replica.digest),
+                "memory_size": replica.memory_size,
+                "proved_seq": replica.proved.0,
+                "fault": replica.fault,
+            },
+        })
+    }
+}

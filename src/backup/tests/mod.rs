@@ -1,0 +1,17 @@
+//! The backup's core in memory: a fake disk, and peers that speak in encoded frames.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for one message and fails on any other"
+)]
+
+mod append;
+mod bench;
+mod fence;
+mod random;
+mod register;
+mod serve;
+mod start;
+mod upkeep;
+
+use bench::{Bench, FakeNode, life, log, node};

@@ -1,0 +1,304 @@
+//! The offline check of a data folder: chain, checksums, replay, supply; one folder against
+//! another, byte for byte. Returns what it found; prints nothing, changes nothing.
+
+use std::path::Path;
+
+use super::checkpoints::Loading;
+use super::fold::replay;
+use super::folder::{FolderKind, OpenError};
+use super::look::{Look, look};
+use super::replica::{difference, load};
+use crate::ledger::{Ledger, LedgerOptions, Supply};
+use crate::log::{Checkpoint, Log, LogError, Recovered};
+use crate::model::{Entry, LogEnd, LogNumber, LogTime, Place, Seq, to_usize};
+
+/// Bytes of the log read at a time.
+const READ_SIZE: u32 = 1 << 20;
+
+/// What the check of a folder found.
+#[derive(Debug)]
+pub struct VerifyReport {
+    /// Whose folder it is.
+    pub kind: FolderKind,
+    /// Its logs.
+    pub logs: Vec<LogCheck>,
+    /// Logs that both folders have.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// What the check of a log found.
+#[derive(Debug)]
+pub struct LogCheck {
+    /// The log.
+    pub log: LogNumber,
+    /// What recovery says; `None` if it could not even begin.
+    pub recovered: Option<Recovered>,
+    /// Segments, spare ones included.
+    pub segment_count: u64,
+    /// End of the newest checkpoint that verifies and agrees with the log.
+    pub checkpoint: Option<LogEnd>,
+    /// The replay, if it could be done.
+    pub replay: Option<ReplayCheck>,
+    /// What is wrong, in words. Empty: the log is sound.
+    pub problems: Vec<String>,
+}
+
+/// What the replay of a log gave.
+#[derive(Debug)]
+pub struct ReplayCheck {
+    /// Where it began: the log's beginning, or the checkpoint's end.
+    pub from: LogEnd,
+    /// Where it ended.
+    pub end: LogEnd,
+    /// Accounts at the end.
+    pub account_count: u64,
+    /// Digest at the end.
+    pub digest: u128,
+    /// Supply by currency, each with what is missing or too much.
+    pub supply: Vec<(u32, Supply, i128)>,
+}
+
+/// One log in two folders.
+#[derive(Debug)]
+pub struct Comparison {
+    /// The log.
+    pub log: LogNumber,
+    /// Equal up to this block, from the first one that both have.
+    pub equal_through: Seq,
+    /// Where it ends in the checked folder.
+    pub here: LogEnd,
+    /// Where it ends in the other one.
+    pub there: LogEnd,
+    /// The first difference, in words. That one is longer is none.
+    pub difference: Option<String>,
+}
+
+impl VerifyReport {
+    /// Was nothing wrong found?
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.logs.iter().all(|log| log.problems.is_empty())
+            && self
+                .comparisons
+                .iter()
+                .all(|other| other.difference.is_none())
+    }
+}
+
+/// Checks a folder, and compares its logs with those of `against`. `progress` is told the log and
+/// the offset that the replay has reached.
+pub fn verify(
+    dir: &Path,
+    against: Option<&Path>,
+    progress: &mut dyn FnMut(LogNumber, u64),
+) -> Result<VerifyReport, OpenError> {
+    let here = look(dir)?;
+    let there = against.map(look).transpose()?;
+    Ok(verify_look(&here, there.as_ref(), progress))
+}
+
+pub(super) fn verify_look(
+    here: &Look,
+    there: Option<&Look>,
+    progress: &mut dyn FnMut(LogNumber, u64),
+) -> VerifyReport {
+    let mut report = VerifyReport {
+        kind: here.kind(),
+        logs: Vec::new(),
+        comparisons: Vec::new(),
+    };
+    for log in here.logs() {
+        report.logs.push(check_log(here, *log, progress));
+        if let Some(there) = there.filter(|there| there.logs().contains(log)) {
+            report.comparisons.extend(compare(here, there, *log));
+        }
+    }
+    report
+}
+
+fn check_log(look: &Look, number: LogNumber, progress: &mut dyn FnMut(LogNumber, u64)) -> LogCheck {
+    let mut check = LogCheck {
+        log: number,
+        recovered: None,
+        segment_count: 0,
+        checkpoint: None,
+        replay: None,
+        problems: Vec::new(),
+    };
+    if let Err(error) = fill(&mut check, look, number, progress) {
+        check.problems.push(error.to_string());
+    }
+    check
+}
+
+fn fill(
+    check: &mut LogCheck,
+    look: &Look,
+    number: LogNumber,
+    progress: &mut dyn FnMut(LogNumber, u64),
+) -> Result<(), LogError> {
+    let mut sound = Vec::new();
+    for found in look.checkpoints(number)? {
+        match found.and_then(|found| found.verify(number).map(|()| found)) {
+            Ok(found) => sound.push(found),
+            Err(error) => check.problems.push(error.to_string()),
+        }
+    }
+    let ends: Vec<LogEnd> = sound.iter().map(Checkpoint::end).collect();
+    let Some((log, recovered)) = look.open_log(number, &ends)? else {
+        return Err(LogError::Damage(format!("log {number} has no base")));
+    };
+    check.segment_count = crate::model::to_u64(log.segments().len());
+    check.problems.extend(recovered.damage.clone());
+    check.problems.extend(recovered.torn.clone());
+    for found in &sound {
+        if !recovered.agreed.contains(&found.end()) {
+            let seq = found.end().seq;
+            let text = format!("checkpoint at block {seq} is not of this log's history");
+            check.problems.push(text);
+        }
+    }
+    let newest = sound
+        .into_iter()
+        .filter(|found| recovered.agreed.contains(&found.end()))
+        .max_by_key(|found| found.end().seq);
+    check.checkpoint = newest.as_ref().map(Checkpoint::end);
+    check.recovered = Some(recovered);
+    check.replay = Some(replay_all(&log, newest, progress)?);
+    Ok(())
+}
+
+/// Replays from the very beginning if that is kept, and compares with the checkpoint on the way;
+/// else from the checkpoint.
+fn replay_all(
+    log: &Log,
+    newest: Option<Checkpoint>,
+    progress: &mut dyn FnMut(LogNumber, u64),
+) -> Result<ReplayCheck, LogError> {
+    let number = log.verify().log;
+    let ring_key = newest.as_ref().map_or(0, |newest| newest.header().ring_key);
+    let empty = || {
+        Ledger::new(LedgerOptions {
+            ring_key,
+            id_count_max: 0,
+            keep_ids: false,
+        })
+    };
+    let (mut ledger, mut end) = (empty(), log.first());
+    let whole = end == LogEnd::default();
+    if let Some(newest) = newest {
+        let mut loaded = empty();
+        let checkpoint_end = newest.end();
+        load(&mut loaded, &Loading::new(std::sync::Arc::new(newest)))?;
+        if whole {
+            end = follow(log, &mut ledger, end, &checkpoint_end, progress)?;
+            if ledger.digest() != loaded.digest() || ledger.supply() != loaded.supply() {
+                return Err(LogError::Damage(format!(
+                    "log {number}: the checkpoint at block {} differs from the replay up to it",
+                    checkpoint_end.seq
+                )));
+            }
+        } else {
+            (ledger, end) = (loaded, checkpoint_end);
+        }
+    } else if !whole {
+        return Err(LogError::Damage(format!(
+            "log {number} begins behind block {}, and no checkpoint stands for what was before",
+            end.seq
+        )));
+    }
+    let from = if whole { log.first() } else { end };
+    let end = follow(log, &mut ledger, end, &log.end(), progress)?;
+    let supply = ledger.supply().into_iter();
+    Ok(ReplayCheck {
+        from,
+        end,
+        account_count: ledger.account_count(),
+        digest: ledger.digest(),
+        supply: supply
+            .map(|(currency, supply)| (currency, supply, difference(&supply)))
+            .collect(),
+    })
+}
+
+fn follow(
+    log: &Log,
+    ledger: &mut Ledger,
+    from: LogEnd,
+    through: &LogEnd,
+    progress: &mut dyn FnMut(LogNumber, u64),
+) -> Result<LogEnd, LogError> {
+    let number = log.verify().log;
+    let mut end = from;
+    while end.seq < through.seq {
+        let absorb = |entry: &Entry, place: Place, time: LogTime| ledger.absorb(entry, place, time);
+        end = replay(log, &end, through, READ_SIZE, absorb)?;
+        ledger
+            .check_supply()
+            .map_err(|error| LogError::Damage(format!("log {number}: {error}")))?;
+        progress(number, end.offset);
+    }
+    Ok(end)
+}
+
+/// `None`: the log cannot be opened in one of them; its own check says why.
+fn compare(here: &Look, there: &Look, number: LogNumber) -> Option<Comparison> {
+    let (a, _) = here.open_log(number, &[]).ok().flatten()?;
+    let (b, _) = there.open_log(number, &[]).ok().flatten()?;
+    let mut comparison = Comparison {
+        log: number,
+        equal_through: a.first().seq.max(b.first().seq),
+        here: a.end(),
+        there: b.end(),
+        difference: None,
+    };
+    if a.verify() == b.verify() {
+        let compared = compare_blocks(&a, &b, &mut comparison);
+        comparison.difference = compared.unwrap_or_else(|error| Some(error.to_string()));
+    } else {
+        comparison.difference = Some("they are of different clusters or segment sizes".to_owned());
+    }
+    Some(comparison)
+}
+
+fn compare_blocks(
+    a: &Log,
+    b: &Log,
+    comparison: &mut Comparison,
+) -> Result<Option<String>, LogError> {
+    let mut offset = a.first().offset.max(b.first().offset);
+    let below = a.end().offset.min(b.end().offset);
+    loop {
+        let (at_a, bytes_a) = a.read_blocks(offset, below, READ_SIZE)?;
+        let (at_b, bytes_b) = b.read_blocks(offset, below, READ_SIZE)?;
+        if bytes_a.is_empty() && bytes_b.is_empty() {
+            return Ok(None);
+        }
+        let common = bytes_a.len().min(bytes_b.len());
+        let same = at_a == at_b && 0 < common && bytes_a[..common] == bytes_b[..common];
+        if !same {
+            // Whole blocks up to the first that differs are equal.
+            let mut at = at_a;
+            for block in crate::log::blocks(&bytes_a, *a.verify()).flatten() {
+                let from = to_usize(at - at_a);
+                let to = from + to_usize(u64::from(block.size()));
+                if at_a != at_b || bytes_a.get(from..to) != bytes_b.get(from..to) {
+                    break;
+                }
+                comparison.equal_through = block.head().seq;
+                at += u64::from(block.size());
+            }
+            return Ok(Some(format!(
+                "block {} at offset {at} differs",
+                comparison.equal_through.next()
+            )));
+        }
+        if let Some(last) = crate::log::blocks(&bytes_a[..common], *a.verify())
+            .flatten()
+            .last()
+        {
+            comparison.equal_through = last.head().seq;
+        }
+        offset = at_a + crate::model::to_u64(common);
+    }
+}
