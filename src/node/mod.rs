@@ -256,7 +256,7 @@ impl Node {
     ) -> Result<(), Halt> {
         match message {
             Message::Welcome(welcome) => self.welcomed(peer, welcome, now, out),
-            Message::Refused(refused) => self.refused(refused, now, out),
+            Message::Refused(refused) => self.refused(peer, refused, now, out),
             Message::Granted(granted) => self.granted(peer, granted, now, out),
             Message::Confirmed(confirmed) => self.confirmed(confirmed, now),
             Message::Table(table) => self.table(peer, table, now, out),
@@ -360,7 +360,13 @@ impl Node {
     }
 
     /// The backup ends the connection, and says why.
-    fn refused(&mut self, refused: &Refused<'_>, now: Now, out: &mut Outbox) -> Result<(), Halt> {
+    fn refused(
+        &mut self,
+        peer: PeerId,
+        refused: &Refused<'_>,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
         let id = self.shared.options.id;
         let text = format!(
             "the backup refuses node {id}: {}: {}",
@@ -388,6 +394,9 @@ impl Node {
             | RefusalCode::NotReady => (),
         }
         self.shared.link.say_once(Level::Warn, text, out);
+        let reason = String::new();
+        out.effect(Effect::Close { peer, reason });
+        self.link_lost(now);
         Ok(())
     }
 

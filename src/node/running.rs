@@ -64,6 +64,8 @@ pub(super) struct Running {
     /// When this block is committed, what the log has activated is served.
     pub(super) refresh_at: Option<Seq>,
     pub(super) skew_said: bool,
+    /// Something is left that the next turn can take, whether or not anything comes.
+    pub(super) is_due: bool,
     pub(super) scratch: Scratch,
 }
 
@@ -98,6 +100,7 @@ impl Running {
             logged_epoch: RingEpoch(0),
             refresh_at: None,
             skew_said: false,
+            is_due: false,
             scratch: Scratch::default(),
             verify,
         }
@@ -133,6 +136,9 @@ impl Running {
     }
 
     pub(super) fn deadline(&self) -> Tick {
+        if self.is_due {
+            return Tick(0);
+        }
         match self.stage {
             Stage::AwaitingTable | Stage::Activating(_) | Stage::Serving => self.upkeep.deadline(),
             Stage::Stopping(until) => self.upkeep.deadline().min(until),

@@ -13,7 +13,7 @@ use crate::limits;
 use crate::log::BlockSpec;
 use crate::model::{
     CodeClass, Entry, Flags, LogTime, Map, OPERATION_SIZE, Operation, Place, Receipt, ResultCode,
-    RingEpoch, Row, UserId, new_map, to_u64,
+    RingEpoch, Row, UserId, new_map, to_u64, to_usize,
 };
 use crate::protocol::{Operations, ReceiptsWriter};
 use crate::role::{DiskRequest, Effect, Level, Outbox, PeerId};
@@ -53,10 +53,22 @@ impl Queue {
     }
 }
 
+/// An operation that was read, or why it is malformed; and its bytes.
+type Parsed = (Result<Operation, ResultCode>, [u8; OPERATION_SIZE]);
+
+/// Operations whose memory is fetched side by side before they are carried out one by one: enough
+/// to overlap, few enough to stay in the cache until their turn.
+const WARM_COUNT: u32 = 256;
+
+/// Fewer are not worth a pass of their own.
+const WARM_COUNT_MIN: usize = 16;
+
 /// Buffers of a turn that keep their memory.
 #[derive(Debug)]
 pub(super) struct Scratch {
     receipts: Vec<Receipt>,
+    /// Operations that are carried out next, with their bytes.
+    chunk: Vec<Parsed>,
     /// Frames of rows of the frame at hand.
     pub(super) row_frames: BytesMut,
     pub(super) accounts: Vec<Account>,
@@ -69,6 +81,7 @@ impl Default for Scratch {
     fn default() -> Self {
         Self {
             receipts: Vec::new(),
+            chunk: Vec::new(),
             row_frames: BytesMut::new(),
             accounts: Vec::new(),
             rows: Vec::new(),
@@ -259,6 +272,7 @@ impl Running {
         out: &mut Outbox,
     ) -> Result<(), Halt> {
         let mut turn = self.turn(shared, now, out);
+        self.is_due = false;
         if turn.gate.is_none() && !self.may_build(shared) {
             return Ok(());
         }
@@ -273,7 +287,10 @@ impl Running {
             self.log_own(&turn)?;
         }
         self.take_waiting(&mut turn, shared, out);
-        self.finish_block(shared, out)
+        self.finish_block(shared, out)?;
+        let is_left = !self.queue.frames.is_empty();
+        self.is_due = is_left && (turn.gate.is_some() || self.may_build(shared));
+        Ok(())
     }
 
     /// Takes what waits and no more than a block holds: first what was parked, then frames.
@@ -296,28 +313,46 @@ impl Running {
         self.scratch.row_frames.clear();
         self.scratch.not_now.clear();
         let mut wait = Wait::default();
-        for index in 0..frame.count {
-            let bytes = self.queue.operations.pop_front().expect("the frame's own");
-            let source = Source {
-                peer: frame.peer,
-                request: frame.request,
-                index: u16::try_from(index).expect("below BATCH_COUNT_MAX"),
-                proofs: None,
-            };
-            match self.run_operation(&bytes, &source, turn, shared) {
-                Outcome::Answer(receipt, needs) => {
-                    wait = wait.and(needs);
-                    self.scratch.receipts.push(receipt);
+        let mut chunk = std::mem::take(&mut self.scratch.chunk);
+        let mut index = 0;
+        while index < frame.count {
+            self.next_chunk((frame.count - index).min(WARM_COUNT), &mut chunk);
+            for (parsed, bytes) in &chunk {
+                let source = Source {
+                    peer: frame.peer,
+                    request: frame.request,
+                    index: u16::try_from(index).expect("below BATCH_COUNT_MAX"),
+                    proofs: None,
+                };
+                index += 1;
+                match self.run_operation(parsed, &source, turn, shared) {
+                    Outcome::Answer(receipt, needs) => {
+                        wait = wait.and(needs);
+                        self.scratch.receipts.push(receipt);
+                    }
+                    Outcome::Cold(place) => {
+                        let waiting = held(&source, bytes);
+                        self.parked.park(user_of(bytes), waiting, place, out);
+                    }
+                    Outcome::Held => self.parked.hold(user_of(bytes), held(&source, bytes)),
                 }
-                Outcome::Cold(place) => {
-                    let user = user_of(&bytes);
-                    self.parked.park(user, held(&source, bytes), place, out);
-                }
-                Outcome::Held => self.parked.hold(user_of(&bytes), held(&source, bytes)),
             }
         }
+        self.scratch.chunk = chunk;
         if frame.count == 0 || !self.scratch.receipts.is_empty() {
             self.answer(frame.peer, frame.request, wait, turn.epoch);
+        }
+    }
+
+    /// Reads the next operations of the queue and lets their memory come.
+    fn next_chunk(&mut self, count: u32, chunk: &mut Vec<Parsed>) {
+        chunk.clear();
+        for bytes in self.queue.operations.drain(..to_usize(count.into())) {
+            chunk.push((Operation::read(&bytes), bytes));
+        }
+        if WARM_COUNT_MIN <= chunk.len() {
+            let parsed = chunk.iter().filter_map(|(parsed, _)| parsed.as_ref().ok());
+            self.ledger.warm(parsed);
         }
     }
 
@@ -340,7 +375,8 @@ impl Running {
                 index: waiting.index,
                 proofs: Some(&waiting.proofs),
             };
-            match self.run_operation(&waiting.bytes, &source, turn, shared) {
+            let parsed = Operation::read(&waiting.bytes);
+            match self.run_operation(&parsed, &source, turn, shared) {
                 Outcome::Answer(receipt, wait) => {
                     if receipt.code.class() == CodeClass::NotNow {
                         not_now = Some((waiting.peer, waiting.request, receipt.code));
@@ -360,20 +396,20 @@ impl Running {
     /// One operation. The order of the tests is that of protocol.md.
     fn run_operation(
         &mut self,
-        bytes: &[u8; OPERATION_SIZE],
+        parsed: &Result<Operation, ResultCode>,
         source: &Source<'_>,
         turn: &mut Turn,
         shared: &Shared,
     ) -> Outcome {
-        let operation = match Operation::read(bytes) {
+        let operation = match parsed {
             Ok(operation) => operation,
-            Err(code) => return Outcome::bare(source, code),
+            Err(code) => return Outcome::bare(source, *code),
         };
         if !operation.kind().is_served() || operation.flags().has(Flags::GROUP) {
             return Outcome::bare(source, ResultCode::Unsupported);
         }
         let user = operation.user();
-        let outcome = self.run_checked(&operation, source, turn, shared);
+        let outcome = self.run_checked(operation, source, turn, shared);
         if let Outcome::Answer(receipt, _) = &outcome
             && receipt.code.class() == CodeClass::NotNow
         {
@@ -611,6 +647,7 @@ impl Running {
         turn.gate = Some(ResultCode::Unavailable);
         turn.is_linked = false;
         self.take_waiting(&mut turn, shared, out);
+        self.is_due = !self.queue.frames.is_empty();
         self.finish_block(shared, out)
     }
 }
@@ -622,12 +659,12 @@ fn epoch_of(shared: &Shared) -> RingEpoch {
         .map_or(RingEpoch(0), |slots| slots.epoch)
 }
 
-fn held(source: &Source<'_>, bytes: [u8; OPERATION_SIZE]) -> Held {
+fn held(source: &Source<'_>, bytes: &[u8; OPERATION_SIZE]) -> Held {
     Held {
         peer: source.peer,
         request: source.request,
         index: source.index,
-        bytes,
+        bytes: *bytes,
         proofs: Vec::new(),
     }
 }

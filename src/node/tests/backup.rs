@@ -52,7 +52,8 @@ pub(super) struct TestBackup {
     pub(super) drops_appends: bool,
     pub(super) registered: Vec<Registered>,
     pub(super) beats: Vec<Beat>,
-    pub(super) appends: Vec<(Term, Seq)>,
+    /// Term of the message, term of the block, block.
+    pub(super) appends: Vec<(Term, Term, Seq)>,
     pub(super) held_beats: Vec<Beat>,
     pub(super) entry_ask_count: u32,
     is_ack_due: bool,
@@ -263,7 +264,7 @@ impl TestBackup {
         };
         let block = Block::read(append.block, &verify).unwrap().unwrap();
         let end = block.end();
-        self.appends.push((append.term, end.seq));
+        self.appends.push((append.term, end.term, end.seq));
         if self.end().seq.next() < end.seq {
             let (log, end) = (log_number(), self.end());
             return vec![written(&Message::Resend { log, end }, 0)];
@@ -315,7 +316,7 @@ impl TestBackup {
 
     fn part(&self, ask: &Fetch) -> FrameBytes {
         let bytes = self.checkpoint.as_ref().unwrap().to_bytes();
-        let from = to_usize(ask.offset);
+        let from = to_usize(ask.offset).min(bytes.len());
         let part = CheckpointPart {
             log: log_number(),
             size: to_u64(bytes.len()),

@@ -374,7 +374,11 @@ fn blocks_grow_while_some_are_in_flight() {
 
 #[test]
 fn above_its_budget_a_node_is_busy() {
-    let mut world = World::serving();
+    let mut options = super::world::options(100);
+    options.id_count_max = 1 << 20;
+    let backup = super::backup::TestBackup::new();
+    let mut world = World::with(options, TestDisk::new(), backup);
+    world.serve();
     world.backup.holds_acks = true;
     let batch = |from: u128| -> Vec<Operation> {
         (0..8_192)
@@ -396,6 +400,36 @@ fn above_its_budget_a_node_is_busy() {
     world.backup.release_acks();
     world.run();
     assert_eq!(world.one(get(7)).available, 16 * 8_192);
+}
+
+/// Once, what was left after a turn without a block waited for the next input, whatever it was.
+#[test]
+fn a_turn_that_builds_no_block_is_followed_by_another() {
+    let mut options = super::world::options(100);
+    options.id_count_max = 1;
+    let backup = super::backup::TestBackup::new();
+    let mut world = World::with(options, TestDisk::new(), backup);
+    world.serve();
+    assert_eq!(world.one(credit(1, 7, 1)).code, ResultCode::Ok);
+    world.backup.holds_acks = true;
+    world.backup.holds_confirms = true;
+    let requests: Vec<u64> = (0..3_u128)
+        .map(|batch| {
+            let from = 2 + batch * 10_000;
+            let batch: Vec<Operation> = (from..from + 8_192).map(|n| credit(n, 7, 1)).collect();
+            world.send(&batch)
+        })
+        .collect();
+    world.run();
+    for request in requests {
+        assert!(
+            world
+                .codes(request)
+                .iter()
+                .all(|code| *code == ResultCode::Busy)
+        );
+        assert_eq!(world.codes(request).len(), 8_192);
+    }
 }
 
 #[test]

@@ -267,6 +267,22 @@ impl World {
         self.pass(100);
     }
 
+    /// The link is there again once the node dials.
+    pub(super) fn mend_link_without_running(&mut self) {
+        self.is_wired = true;
+        self.now.tick = self.now.tick.plus_ms(100);
+        self.give(Input::Elapsed);
+    }
+
+    /// Runs at most `count` turns.
+    pub(super) fn run_turns(&mut self, count: usize) {
+        for _ in 0..count {
+            self.node.end_turn(self.now, &mut self.out);
+            self.carry_out();
+            self.feed();
+        }
+    }
+
     pub(super) fn has_said(&self, text: &str) -> bool {
         self.said.iter().any(|line| line.contains(text))
     }
@@ -299,7 +315,11 @@ impl World {
             self.node.end_turn(self.now, &mut self.out);
             self.carry_out();
             if !self.feed() {
-                return;
+                let deadline = self.node.deadline();
+                if deadline.is_none_or(|deadline| self.now.tick < deadline) {
+                    return;
+                }
+                self.give(Input::Elapsed);
             }
         }
         panic!("the world does not come to rest");
@@ -321,9 +341,9 @@ impl World {
         });
         for (peer, bytes) in sends {
             if Some(peer) == self.backup_peer {
-                self.to_backup(peer, &bytes);
+                self.bring_to_backup(peer, &bytes);
             } else if peer == self.front {
-                self.to_front(&bytes);
+                self.bring_to_front(&bytes);
             }
         }
         while let Some(effect) = self.out.next_effect() {
@@ -347,7 +367,7 @@ impl World {
         }
     }
 
-    fn to_backup(&mut self, peer: PeerId, bytes: &[u8]) {
+    fn bring_to_backup(&mut self, peer: PeerId, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some((frame, size)) = split(rest, SIZE_MAX).unwrap() {
             for reply in self.backup.take(&frame) {
@@ -358,7 +378,7 @@ impl World {
         assert!(rest.is_empty());
     }
 
-    fn to_front(&mut self, bytes: &[u8]) {
+    fn bring_to_front(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some((frame, size)) = split(rest, SIZE_MAX).unwrap() {
             self.at_front(&frame);
@@ -368,17 +388,14 @@ impl World {
 
     fn at_front(&mut self, frame: &Frame<'_>) {
         let request = frame.header.request;
-        let at = match self
+        let known = self
             .answers
             .iter()
-            .position(|(number, _)| *number == request)
-        {
-            Some(at) => at,
-            None => {
-                self.answers.push((request, Answer::default()));
-                self.answers.len() - 1
-            }
-        };
+            .position(|(number, _)| *number == request);
+        let at = known.unwrap_or_else(|| {
+            self.answers.push((request, Answer::default()));
+            self.answers.len() - 1
+        });
         let answer = &mut self.answers[at].1;
         answer.epoch = frame.header.ring_epoch.0;
         match Message::read(frame).unwrap() {
