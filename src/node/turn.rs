@@ -56,12 +56,8 @@ impl Queue {
 /// An operation that was read, or why it is malformed; and its bytes.
 type Parsed = (Result<Operation, ResultCode>, [u8; OPERATION_SIZE]);
 
-/// Operations whose memory is fetched side by side before they are carried out one by one: enough
-/// to overlap, few enough to stay in the cache until their turn.
-const WARM_COUNT: u32 = 256;
-
-/// Fewer are not worth a pass of their own.
-const WARM_COUNT_MIN: usize = 16;
+/// Operations that are read from the queue at a time: few enough to stay in the cache.
+const CHUNK_COUNT: u32 = 256;
 
 /// Buffers of a turn that keep their memory.
 #[derive(Debug)]
@@ -316,7 +312,7 @@ impl Running {
         let mut chunk = std::mem::take(&mut self.scratch.chunk);
         let mut index = 0;
         while index < frame.count {
-            self.next_chunk((frame.count - index).min(WARM_COUNT), &mut chunk);
+            self.next_chunk((frame.count - index).min(CHUNK_COUNT), &mut chunk);
             for (parsed, bytes) in &chunk {
                 let source = Source {
                     peer: frame.peer,
@@ -344,15 +340,11 @@ impl Running {
         }
     }
 
-    /// Reads the next operations of the queue and lets their memory come.
+    /// Reads the next operations of the queue.
     fn next_chunk(&mut self, count: u32, chunk: &mut Vec<Parsed>) {
         chunk.clear();
         for bytes in self.queue.operations.drain(..to_usize(count.into())) {
             chunk.push((Operation::read(&bytes), bytes));
-        }
-        if WARM_COUNT_MIN <= chunk.len() {
-            let parsed = chunk.iter().filter_map(|(parsed, _)| parsed.as_ref().ok());
-            self.ledger.warm(parsed);
         }
     }
 
