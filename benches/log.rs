@@ -1,6 +1,5 @@
 //! The log against the real disk: appends made durable, the recovery scan, and what the checksum
 //! alone costs. The folder lies beside the build, so the figures are those of that file system.
-#![expect(missing_docs, reason = "criterion makes the public items")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -174,3 +174,13 @@ fn files_are_saved_and_loaded() {
     let unsure = bench.ask(DiskRequest::SaveFile { name, bytes });
     expect_fault(unsure, &DiskFault::Poisoned, "authority");
 }
+
+#[test]
+fn a_file_system_in_memory_is_named() {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() {
+        let words = file_system_warning(shm).unwrap().unwrap();
+        assert!(words.starts_with("tmpfs"), "{words}");
+    }
+    assert!(file_system_warning(Path::new("/nowhere")).is_err());
+}
