@@ -39,16 +39,6 @@ fn currency(index: u64) -> Currency {
     Currency::new(code).expect("not 0")
 }
 
-/// Operations of a large turn.
-const TURN_COUNT: u64 = 1_024;
-
-/// Is memory touched before the turn?
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Warm {
-    No,
-    Yes,
-}
-
 /// Where and when an entry lies, and the id in it.
 struct At {
     place: Place,
@@ -72,7 +62,6 @@ struct Bench {
     user_count: u64,
     index: u64,
     forgotten_at: u64,
-    operations: Vec<(Operation, At)>,
 }
 
 impl Bench {
@@ -83,7 +72,6 @@ impl Bench {
             user_count,
             index: 0,
             forgotten_at: 0,
-            operations: Vec::new(),
         }
     }
 
@@ -137,26 +125,6 @@ impl Bench {
         Entry::Change(self.ledger.apply(&operation, place, time))
     }
 
-    /// As [`Self::apply`], with all operations of the turn known before the first is applied.
-    fn turn(&mut self, warm: Warm) {
-        self.forget();
-        let mut operations = std::mem::take(&mut self.operations);
-        operations.clear();
-        for _ in 0..TURN_COUNT {
-            let At { id, .. } = self.next();
-            operations.push((self.operation(id), entry_at(self.index)));
-        }
-        if warm == Warm::Yes {
-            self.ledger
-                .warm(operations.iter().map(|(operation, _)| operation));
-        }
-        for (operation, At { place, time, id }) in &operations {
-            assert!(self.ledger.seen(operation.user(), *id, *time) == Seen::New);
-            black_box(self.ledger.apply(operation, *place, *time));
-        }
-        self.operations = operations;
-    }
-
     fn burn(&mut self) {
         self.forget();
         let At { place, time, id } = self.next();
@@ -193,12 +161,6 @@ fn bench_live(criterion: &mut Criterion, account_count: u64) {
     let mut group = criterion.benchmark_group("ledger");
     group.throughput(Throughput::Elements(1));
     group.bench_function("credit_or_debit", |bencher| bencher.iter(|| bench.apply()));
-    group.throughput(Throughput::Elements(TURN_COUNT));
-    group.bench_function("turn", |bencher| bencher.iter(|| bench.turn(Warm::No)));
-    group.bench_function("turn_warmed", |bencher| {
-        bencher.iter(|| bench.turn(Warm::Yes))
-    });
-    group.throughput(Throughput::Elements(1));
     group.bench_function("get", |bencher| {
         bencher.iter(|| {
             let owner = user(bench.random.below(bench.user_count));

@@ -218,6 +218,13 @@ impl Running {
         if self.stage != Stage::Serving || !stream.exists() {
             return;
         }
+        if stream.spare == Spare::Ready {
+            // Also when the spare was ready before the disk had answered for every block.
+            stream.on_room();
+            if stream.answer.resend {
+                self.touched.insert(log);
+            }
+        }
         if matches!(stream.spare, Spare::Due(at) if at <= now.tick) {
             stream.spare = Spare::Asked;
             out.effect(Effect::Disk(DiskRequest::PrepareSegment { log }));

@@ -27,7 +27,7 @@
 //! | [`ClientError::Refused`] | no, for good; the id is used up | decide anew |
 //! | [`ClientError::IdRefused`] | not by this copy | see its code |
 //! | [`ClientError::NotNow`] | no | send it again, same id |
-//! | [`ClientError::Unknown`] | perhaps, at most once | send it again, same id, or [`Client::cancel`] |
+//! | [`ClientError::Unknown`] | perhaps, at most once | send it again, or [`Client::cancel`] |
 //! | [`ClientError::Malformed`] | no | mend it |
 //!
 //! The id is made before the first copy is sent ([`Client::new_id`]) and kept over all retries.

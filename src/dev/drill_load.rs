@@ -341,7 +341,10 @@ impl Load {
             .div_ceil(1_000)
             .max(1);
         // The histogram grows with what it is given, so this cannot fail.
-        self.report.latency.record(micros).expect("the histogram resizes itself");
+        self.report
+            .latency
+            .record(micros)
+            .expect("the histogram resizes itself");
         let mut acknowledged = 0;
         for (sent, answer) in flight.operations.iter().zip(answers) {
             if self.take_answer(sent, &answer.receipt, shared) {

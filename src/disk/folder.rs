@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::log::{FileMedium, LogError, Medium, SmallFile, load, save};
@@ -67,6 +68,46 @@ pub enum OpenError {
     /// The system reported an error.
     #[error("the data folder cannot be opened: {0}")]
     Io(#[from] io::Error),
+}
+
+/// File systems that need a word to the operator, by the magic number of `statfs`.
+const SUSPECT_FILE_SYSTEMS: [(u64, &str); 6] = [
+    (
+        0x0102_1994,
+        "tmpfs: nothing in it survives a restart of the machine",
+    ),
+    (
+        0x8584_58f6,
+        "ramfs: nothing in it survives a restart of the machine",
+    ),
+    (
+        0x9123_683e,
+        "btrfs: it does not overwrite in place, so a prepared segment may run out of space",
+    ),
+    (
+        0x2fc1_2fc1,
+        "zfs: it does not overwrite in place, so a prepared segment may run out of space",
+    ),
+    (
+        0x6969,
+        "nfs: its syncs and locks promise less than a local disk's",
+    ),
+    (
+        0x6573_5546,
+        "fuse: what its syncs promise depends on the program behind it",
+    ),
+];
+
+/// What the operator should know about the file system of a data folder; `None` if it is one of
+/// those that the log was made for.
+pub fn file_system_warning(dir: &Path) -> io::Result<Option<&'static str>> {
+    let kind = rustix::fs::statfs(dir)?.f_type;
+    let suspect = SUSPECT_FILE_SYSTEMS.iter();
+    let same = |(magic, _): &&(u64, &'static str)| i128::from(kind) == i128::from(*magic);
+    Ok(suspect
+        .copied()
+        .find(|known| same(&known))
+        .map(|(_, words)| words))
 }
 
 /// The exclusive lock of a data folder, until it is dropped or the process ends.

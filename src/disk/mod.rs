@@ -17,7 +17,7 @@ mod verify;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use folder::{FolderKind, OpenError};
+pub use folder::{FolderKind, OpenError, file_system_warning};
 pub use look::{Look, look};
 pub use verify::{Comparison, LogCheck, ReplayCheck, VerifyReport, verify};
 

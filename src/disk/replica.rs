@@ -11,7 +11,7 @@ use super::checkpoints::Loading;
 use super::fold::{replay, start};
 use super::shared::Shared;
 use crate::ledger::{Ledger, LedgerOptions, Supply};
-use crate::log::LogError;
+use crate::log::{Log, LogError};
 use crate::model::{Entry, LogEnd, LogNumber, LogTime, Place};
 use crate::protocol::AuditRow;
 use crate::role::DiskReply;
@@ -85,7 +85,8 @@ impl Replicas {
         Ok(rows.into_values().collect())
     }
 
-    /// The replica of a log, taken further by at most about `size_max` bytes of it.
+    /// The replica of a log, taken further by at most about `size_max` bytes of it. One that is
+    /// further already stays where it is.
     fn replica(
         &mut self,
         number: LogNumber,
@@ -94,18 +95,18 @@ impl Replicas {
         size_max: u64,
     ) -> Result<&Replica, LogError> {
         let history = self.shared.slot(number).history();
-        let first = self.shared.log(number)?.first();
-        let known = self.logs.remove(&number).filter(|replica| {
-            replica.history == history
-                && replica.ring_key == ring_key
-                && first.seq <= replica.end.seq
-                && replica.end.seq <= through.seq
-        });
-        let mut replica = match known {
-            Some(replica) => replica,
-            None => self.build(number, ring_key, history)?,
+        let log = self.shared.log(number)?;
+        let mut replica = match self.logs.remove(&number) {
+            Some(known) if known.history == history && known.ring_key == ring_key => known,
+            Some(_) | None => self.build(number, ring_key, history)?,
         };
-        replica.advance(&self.shared, number, through, size_max)?;
+        let mut advanced = replica.advance(&log, through, size_max);
+        if replica.end.seq < log.first().seq {
+            // What it was to go on with was retired meanwhile; a checkpoint stands for it.
+            replica = self.build(number, ring_key, history)?;
+            advanced = replica.advance(&log, through, size_max);
+        }
+        advanced?;
         Ok(self.logs.entry(number).or_insert(replica))
     }
 
@@ -146,23 +147,16 @@ pub(super) fn load(ledger: &mut Ledger, loading: &Loading) -> Result<(), LogErro
 }
 
 impl Replica {
-    fn advance(
-        &mut self,
-        shared: &Shared,
-        number: LogNumber,
-        through: &LogEnd,
-        size_max: u64,
-    ) -> Result<(), LogError> {
-        let log = shared.log(number)?;
+    fn advance(&mut self, log: &Log, through: &LogEnd, size_max: u64) -> Result<(), LogError> {
         let goal = self.end.offset.saturating_add(size_max);
         while self.end.seq < through.seq && self.end.offset < goal {
             let ledger = &mut self.ledger;
             let absorb =
                 |entry: &Entry, place: Place, time: LogTime| ledger.absorb(entry, place, time);
-            self.end = replay(&log, &self.end, through, READ_SIZE, absorb)?;
+            self.end = replay(log, &self.end, through, READ_SIZE, absorb)?;
             self.ledger
                 .check_supply()
-                .map_err(|error| LogError::Damage(format!("log {number}: {error}")))?;
+                .map_err(|error| LogError::Damage(format!("log {}: {error}", log.verify().log)))?;
         }
         Ok(())
     }

@@ -39,7 +39,8 @@ pub struct LogCheck {
     pub checkpoint: Option<LogEnd>,
     /// The replay, if it could be done.
     pub replay: Option<ReplayCheck>,
-    /// What is wrong, in words. Empty: the log is sound.
+    /// What is wrong, in words. Empty: the log is sound. An unfinished write behind the end is not
+    /// wrong: a crash leaves it, and `recovered` tells of it.
     pub problems: Vec<String>,
 }
 
@@ -150,7 +151,6 @@ fn fill(
     };
     check.segment_count = crate::model::to_u64(log.segments().len());
     check.problems.extend(recovered.damage.clone());
-    check.problems.extend(recovered.torn.clone());
     for found in &sound {
         if !recovered.agreed.contains(&found.end()) {
             let seq = found.end().seq;

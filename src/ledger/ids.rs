@@ -248,13 +248,6 @@ impl Ids {
         found
     }
 
-    /// Reads the memory where [`Self::find`] begins; the number means nothing.
-    #[inline]
-    pub(super) fn touch(&self, row: u64, fingerprint: u64) -> u64 {
-        self.page(row, fingerprint)
-            .map_or(0, |page| page.0[home(fingerprint)].fingerprint)
-    }
-
     /// Remembers an id.
     pub(super) fn insert(&mut self, item: IdItem) {
         let IdItem {

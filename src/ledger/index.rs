@@ -131,13 +131,6 @@ impl Index {
         }
     }
 
-    /// Reads the memory where [`Self::find`] begins; the number means nothing.
-    #[inline]
-    pub(super) fn touch(&self, tag: u32) -> u64 {
-        let page = self.partition(tag).page(tag << PARTITION_BITS);
-        page.map_or(0, |page| self.pages.get(page).0[home(tag)])
-    }
-
     /// Adds an item.
     pub(super) fn insert(&mut self, tag: u32, number: u32) {
         let mut page = self.page_for(tag);

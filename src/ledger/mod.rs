@@ -214,30 +214,6 @@ impl Ledger {
         }
     }
 
-    /// Brings what `operations` will read into the cache, all of them side by side.
-    ///
-    /// One after the other, each look-up waits for memory; those of one turn are independent, so
-    /// a pass over them that decides nothing lets the processor overlap them. Call it for some
-    /// hundreds of operations before `seen` and `apply`; for a few it costs more than it saves.
-    pub fn warm<'a>(&self, operations: impl Iterator<Item = &'a Operation> + Clone) {
-        let mut sum = 0_u64;
-        for operation in operations.clone() {
-            let user = operation.user();
-            sum = sum.wrapping_add(self.table.touch(user, operation.currency()));
-            if let Some(id) = operation.id() {
-                let fingerprint = id_fingerprint(self.ring_key, user, id);
-                sum = sum.wrapping_add(self.ids.touch(row_of(id.time_ms()), fingerprint));
-            }
-        }
-        for operation in operations {
-            if let Found::Open(number) = self.table.find(operation.user(), operation.currency()) {
-                sum = sum.wrapping_add(self.table.place(number).0);
-            }
-        }
-        // The reads must happen although nobody wants their result.
-        std::hint::black_box(sum);
-    }
-
     /// Is there room for what `operation` may add? If not, it must not be applied.
     #[must_use]
     pub fn has_room(&self, operation: &Operation) -> bool {

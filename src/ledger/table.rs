@@ -139,12 +139,6 @@ impl Table {
         }
     }
 
-    /// Reads the memory where [`Self::find`] begins; the number means nothing.
-    #[inline]
-    pub(super) fn touch(&self, user: UserId, currency: u32) -> u64 {
-        self.by_account.touch(self.account_tag(user, currency))
-    }
-
     /// The whole account in a line.
     #[inline]
     pub(super) fn record(&self, number: u32) -> AccountRecord {
@@ -505,12 +499,42 @@ mod tests {
             );
         }
         assert_eq!(usize::try_from(table.count()).unwrap(), naive.len());
+        let with_side = |record: &&AccountRecord| record.settings.floor + record.outgoing != 0;
+        let side_count = naive.values().filter(with_side).count();
+        let side_number = usize::try_from(table.sides.count()).unwrap();
+        assert_eq!(
+            side_number - table.sides_free.len(),
+            side_count,
+            "none is lost"
+        );
         let records: Vec<AccountRecord> = table
             .sorted()
             .into_iter()
             .map(|(_, number)| table.record(number))
             .collect();
         assert_eq!(records, naive.values().copied().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_account_takes_at_most_100_bytes() {
+        let mut table = Table::new(5);
+        let mut random = Random::new(6);
+        let empty_size = table.memory_size();
+        for count in 1..=800_000_u64 {
+            let user = UserId::new(u128::from(count)).unwrap();
+            let settings = AccountSettings::default();
+            let record = AccountRecord {
+                user,
+                settings,
+                outgoing: 0,
+                ..record(&mut random, 1)
+            };
+            table.insert(&record, Found::Missing, None);
+            if 400_000 <= count && count.is_multiple_of(1 << 14) {
+                let size = table.memory_size() - empty_size;
+                assert!(size <= 100 * count, "{count} accounts take {size} bytes");
+            }
+        }
     }
 
     #[test]

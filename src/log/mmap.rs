@@ -88,8 +88,8 @@ pub fn exit_on_bus_error() -> io::Result<()> {
 }
 
 fn on_bus_error() {
-    const LINE: &[u8] =
-        b"alarm a mapped file cannot be read (SIGBUS): failing device or cut file\n";
+    const LINE: &[u8] = b"alarm: a mapped file cannot be read (SIGBUS): bad disk or cut file
+";
     // There is nobody left to tell if stderr is gone.
     rustix::io::write(io::stderr(), LINE).unwrap_or(0);
     signal_hook::low_level::exit(EXIT_BUS_ERROR);
@@ -110,6 +110,35 @@ mod tests {
                 assert_eq!(bytes, source[start..start + size]);
             }
         }
+    }
+
+    /// Set in the copy of the test's process that is to meet its end.
+    const CHILD: &str = "COUNTERFOIL_TEST_BUS_ERROR";
+
+    #[test]
+    fn a_cut_file_ends_the_process_with_one_line() {
+        if std::env::var_os(CHILD).is_some() {
+            exit_on_bus_error().unwrap();
+            exit_on_bus_error().unwrap();
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(8192).unwrap();
+            let map = Map::new(&file, 8192).unwrap();
+            file.set_len(0).unwrap();
+            map.read(4096, &mut [0; 8]).unwrap();
+            unreachable!("the page is gone");
+        }
+        let name = "log::mmap::tests::a_cut_file_ends_the_process_with_one_line";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert_eq!(child.status.code(), Some(EXIT_BUS_ERROR));
+        let words = String::from_utf8(child.stderr).unwrap();
+        assert!(
+            words.ends_with("(SIGBUS): bad disk or cut file\n"),
+            "{words}"
+        );
     }
 
     #[test]

@@ -139,8 +139,8 @@ fn describe_damage(base: &Base, walk: &Walk, committed: Seq) -> String {
     let (segment, at) = split_offset(walk.end.offset, base.verify.segment_size);
     let reason = walk.stop.as_deref().unwrap_or("nothing is there");
     format!(
-        "block {} of log {} is lost: {reason} (offset {}, segment {segment:016x} byte {at}); a later \
-         block says that {committed} was committed",
+        "block {} of log {} is lost: {reason} (offset {}, segment {segment:016x} byte {at}); a \
+         later block says that {committed} was committed",
         walk.end.seq.next(),
         base.verify.log,
         walk.end.offset,

@@ -395,6 +395,33 @@ fn damage_is_cut_aside_and_written_again() {
 }
 
 #[test]
+fn a_whole_log_can_be_cut() {
+    let mut bench = Bench::new(17);
+    while bench.end().offset < 2 * SEGMENT_SIZE {
+        bench.append_well(1, 8_000);
+    }
+    let aside = bench.log.cut(&LogEnd::default()).unwrap();
+    assert!(2 * SEGMENT_SIZE - SEGMENT_HEADER_SIZE <= aside);
+    bench.blocks.clear();
+    bench.append_well(2, 10);
+    let (log, recovered) = open(&bench.medium).unwrap();
+    assert_eq!(
+        (recovered.end, recovered.torn, recovered.damage),
+        (bench.end(), None, None)
+    );
+    check_content(&log, &bench.blocks);
+    let unknown = LogEnd {
+        chain: 1,
+        ..bench.end()
+    };
+    let error = log.cut(&unknown).unwrap_err();
+    assert!(
+        error.to_string().contains("has no block 2 that ends at"),
+        "{error}"
+    );
+}
+
+#[test]
 fn full_disk_refuses_before_a_byte_is_written() {
     let mut bench = Bench::new(8);
     bench.log.prepare().unwrap();

@@ -20,19 +20,31 @@ fn every_verb_does_what_it_says() {
     assert_eq!(json(&opened)["result"], "ok");
 
     let credited = json(&cli(&["credit", "42", "1", "100"]));
-    assert_eq!((&credited["result"], &credited["available"]), (&"ok".into(), &"100".into()));
+    assert_eq!(
+        (&credited["result"], &credited["available"]),
+        (&"ok".into(), &"100".into())
+    );
 
     let over = cli(&["credit", "42", "1", "901"]);
-    assert_eq!((code(&over), &json(&over)["result"]), (1, &Value::from("over_cap")));
+    assert_eq!(
+        (code(&over), &json(&over)["result"]),
+        (1, &Value::from("over_cap"))
+    );
 
     let debited = json(&cli(&["debit", "42", "1", "30"]));
     assert_eq!(debited["available"], "70");
 
     let short = cli(&["debit", "42", "1", "71"]);
-    assert_eq!((code(&short), &json(&short)["result"]), (1, &Value::from("insufficient")));
+    assert_eq!(
+        (code(&short), &json(&short)["result"]),
+        (1, &Value::from("insufficient"))
+    );
 
     let taken = json(&cli(&["debit", "42", "1", "500", "--up-to"]));
-    assert_eq!((&taken["available"], &taken["amount"]), (&"0".into(), &"70".into()));
+    assert_eq!(
+        (&taken["available"], &taken["amount"]),
+        (&"0".into(), &"70".into())
+    );
 
     let shown = json(&cli(&["get", "42", "1"]));
     assert_eq!(shown["available"], "0");
@@ -41,25 +53,49 @@ fn every_verb_does_what_it_says() {
     let frozen = cli(&["configure", "42", "1", "--frozen", "--if-version", version]);
     assert_eq!(json(&frozen)["result"], "ok");
     let refused = cli(&["credit", "42", "1", "1"]);
-    assert_eq!((code(&refused), &json(&refused)["result"]), (1, &Value::from("frozen")));
+    assert_eq!(
+        (code(&refused), &json(&refused)["result"]),
+        (1, &Value::from("frozen"))
+    );
 
-    let second = cli(&["credit", "00000000-0000-0000-0000-00000000002a", "7", "5", "--open"]);
+    let second = cli(&[
+        "credit",
+        "00000000-0000-0000-0000-00000000002a",
+        "7",
+        "5",
+        "--open",
+    ]);
     assert_eq!(json(&second)["created"], true);
     let listed = json(&cli(&["list", "42"]));
     let accounts = listed["accounts"].as_array().unwrap();
     assert_eq!(accounts.len(), 2);
-    assert_eq!((&accounts[0]["currency"], &accounts[0]["frozen"]), (&1.into(), &true.into()));
-    assert_eq!((&accounts[1]["currency"], &accounts[1]["available"]), (&7.into(), &"5".into()));
+    assert_eq!(
+        (&accounts[0]["currency"], &accounts[0]["frozen"]),
+        (&1.into(), &true.into())
+    );
+    assert_eq!(
+        (&accounts[1]["currency"], &accounts[1]["available"]),
+        (&7.into(), &"5".into())
+    );
 
     let id = json(&second)["id"].as_str().unwrap().to_owned();
     let found = json(&cli(&["find", "42", &id]));
-    assert_eq!((&found["result"], &found["replayed"]), (&"ok".into(), &true.into()));
+    assert_eq!(
+        (&found["result"], &found["replayed"]),
+        (&"ok".into(), &true.into())
+    );
 
     let audit = cli(&["audit"]);
-    assert_eq!((code(&audit), &json(&audit)["conserved"]), (0, &Value::from(true)));
+    assert_eq!(
+        (code(&audit), &json(&audit)["conserved"]),
+        (0, &Value::from(true))
+    );
     let rows = json(&audit);
     let row = &rows["currencies"][0];
-    assert_eq!((&row["issued"], &row["burned"]), (&"100".into(), &"100".into()));
+    assert_eq!(
+        (&row["issued"], &row["burned"]),
+        (&"100".into(), &"100".into())
+    );
 
     let status = cli(&["status"]);
     assert_eq!(code(&status), 0, "{}", out(&status));
@@ -73,13 +109,22 @@ fn the_same_id_is_applied_once() {
     let cluster = start(folder.path(), 1);
     let addr = cluster.front_addresses()[0].to_string();
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
-    let id = format!("{:08x}-{:04x}-7000-8000-000000000001", now >> 16, now & 0xffff);
+    let id = format!(
+        "{:08x}-{:04x}-7000-8000-000000000001",
+        now >> 16,
+        now & 0xffff
+    );
     let send = |amount: &str| {
-        run(&["credit", "9", "1", amount, "--open", "--id", &id, "--addr", &addr, "--json"])
+        run(&[
+            "credit", "9", "1", amount, "--open", "--id", &id, "--addr", &addr, "--json",
+        ])
     };
     assert_eq!(json(&send("10"))["replayed"], false);
     let again = json(&send("10"));
-    assert_eq!((&again["replayed"], &again["available"]), (&true.into(), &"10".into()));
+    assert_eq!(
+        (&again["replayed"], &again["available"]),
+        (&true.into(), &"10".into())
+    );
     let other = send("11");
     assert_eq!(code(&other), 1, "{}", err(&other));
     assert!((out(&other) + &err(&other)).contains("id_reused"));
@@ -92,12 +137,25 @@ fn the_same_id_is_applied_once() {
 fn usage_errors_exit_with_2() {
     for arguments in [
         &["credit", "0", "1", "5"][..],
-        &["credit", "340282366920938463463374607431768211455", "1", "5"],
+        &[
+            "credit",
+            "340282366920938463463374607431768211455",
+            "1",
+            "5",
+        ],
         &["credit", "1", "0", "5"],
         &["credit", "1", "1", "-5"],
         &["nonsense"],
         &["front", "--backup", "127.0.0.1:1", "--listen", "0.0.0.0:0"],
-        &["node", "--id", "0", "--backup", "127.0.0.1:1", "--data-dir", "x"],
+        &[
+            "node",
+            "--id",
+            "0",
+            "--backup",
+            "127.0.0.1:1",
+            "--data-dir",
+            "x",
+        ],
         &["backup", "--data-dir", "x", "--create"],
     ] {
         let output = run(arguments);
@@ -126,8 +184,18 @@ fn completions_are_printed_for_every_shell() {
 #[test]
 fn a_small_drill_proves_itself() {
     let output = run(&[
-        "drill", "--users", "300", "--operations", "20000", "--connections", "4", "--batch", "50",
-        "--segment-size", "2097152", "--json",
+        "drill",
+        "--users",
+        "300",
+        "--operations",
+        "20000",
+        "--connections",
+        "4",
+        "--batch",
+        "50",
+        "--segment-size",
+        "2097152",
+        "--json",
     ]);
     let report = json(&output);
     assert_eq!(code(&output), 0, "{report} {}", err(&output));
@@ -136,7 +204,10 @@ fn a_small_drill_proves_itself() {
     }
     assert_eq!(report["conserved"], true);
     assert_eq!(report["accounts"], 900);
-    assert!(report["acknowledged"].as_u64().unwrap() > 15_000, "{report}");
+    assert!(
+        report["acknowledged"].as_u64().unwrap() > 15_000,
+        "{report}"
+    );
     assert!(report["replayed"].as_u64().unwrap() > 10, "{report}");
     assert!(report["node_back_after_ms"].as_u64().unwrap() > 0);
     assert!(report["latency_us"]["p99"].as_u64().unwrap() > 0);

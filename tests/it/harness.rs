@@ -34,7 +34,14 @@ pub(crate) fn start(folder: &Path, node_count: u32) -> Cluster {
 
 pub(crate) fn connect(addresses: &[SocketAddr]) -> Client {
     let deadline = Duration::from_secs(10);
-    Client::connect_to(addresses, &Options { deadline, ..Options::default() }).expect("connects")
+    Client::connect_to(
+        addresses,
+        &Options {
+            deadline,
+            ..Options::default()
+        },
+    )
+    .expect("connects")
 }
 
 pub(crate) fn user(number: u128) -> UserId {
@@ -47,7 +54,10 @@ pub(crate) fn currency(code: u32) -> Currency {
 
 /// Runs the program and waits for its end.
 pub(crate) fn run(arguments: &[&str]) -> Output {
-    Command::new(BINARY).args(arguments).output().expect("the program starts")
+    Command::new(BINARY)
+        .args(arguments)
+        .output()
+        .expect("the program starts")
 }
 
 pub(crate) fn code(output: &Output) -> i32 {
@@ -64,7 +74,6 @@ pub(crate) fn err(output: &Output) -> String {
 
 /// Its standard output as JSON.
 pub(crate) fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("no JSON ({error}): {} / {}", out(output), err(output))
-    })
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("no JSON ({error}): {} / {}", out(output), err(output)))
 }

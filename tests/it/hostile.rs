@@ -18,8 +18,12 @@ use crate::harness::{connect, currency, start, user};
 
 fn dial(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connects");
-    stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
-    stream.set_write_timeout(Some(Duration::from_secs(15))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(15)))
+        .unwrap();
+    stream
+        .set_write_timeout(Some(Duration::from_secs(15)))
+        .unwrap();
     stream
 }
 
@@ -66,7 +70,9 @@ fn refusal(stream: &mut TcpStream) -> Option<RefusalCode> {
     while let Some((kind, frame)) = read_frame(stream, &mut bytes) {
         if kind == FrameKind::Refused {
             let (frame, _) = split(&frame, limits::FRAME_SIZE_MAX).unwrap().unwrap();
-            let Message::Refused(refused) = Message::read(&frame).unwrap() else { continue };
+            let Message::Refused(refused) = Message::read(&frame).unwrap() else {
+                continue;
+            };
             code = Some(refused.code);
         }
     }
@@ -91,7 +97,9 @@ fn bad_input_harms_nobody() {
     let credit = |client: &mut counterfoil::client::Client| {
         let id = client.new_id();
         let operation = Operation::credit(id, user(5), currency(1), 1);
-        client.execute(&operation.with_flags(Flags::OPEN_IF_MISSING)).expect("served")
+        client
+            .execute(&operation.with_flags(Flags::OPEN_IF_MISSING))
+            .expect("served")
     };
     assert_eq!(credit(&mut client).available, 1);
 
@@ -109,7 +117,10 @@ fn bad_input_harms_nobody() {
     let deaf = never_reading(front);
     assert_eq!(credit(&mut client).available, 2);
     for mut stream in silent {
-        assert_eq!(refusal(&mut stream).unwrap_or(RefusalCode::TooSlow), RefusalCode::TooSlow);
+        assert_eq!(
+            refusal(&mut stream).unwrap_or(RefusalCode::TooSlow),
+            RefusalCode::TooSlow
+        );
     }
     malformed_operations(front);
     assert_eq!(credit(&mut client).available, 3);
@@ -134,13 +145,26 @@ fn oversized(address: SocketAddr) {
 
 fn wrong_version(address: SocketAddr) {
     let mut stream = dial(address);
-    write(&mut stream, &Message::Hello(Hello { version_min: 900, version_max: 901, ..hello() }));
+    write(
+        &mut stream,
+        &Message::Hello(Hello {
+            version_min: 900,
+            version_max: 901,
+            ..hello()
+        }),
+    );
     assert_eq!(refusal(&mut stream), Some(RefusalCode::Version));
 }
 
 fn wrong_cluster(address: SocketAddr) {
     let mut stream = dial(address);
-    write(&mut stream, &Message::Hello(Hello { cluster: ClusterId::new(12345), ..hello() }));
+    write(
+        &mut stream,
+        &Message::Hello(Hello {
+            cluster: ClusterId::new(12345),
+            ..hello()
+        }),
+    );
     assert_eq!(refusal(&mut stream), Some(RefusalCode::WrongCluster));
 }
 
@@ -189,7 +213,11 @@ fn crc32(bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                crc >> 1 ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            };
         }
     }
     !crc
@@ -198,7 +226,9 @@ fn crc32(bytes: &[u8]) -> u32 {
 /// Asks much and reads nothing: its own connection suffers, nobody else's.
 fn never_reading(front: SocketAddr) -> TcpStream {
     let mut stream = welcomed(front);
-    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    stream
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
     let mut bytes = BytesMut::new();
     let mut writer = RequestWriter::begin(&mut bytes, 7, RingEpoch(0), 1_000);
     for _ in 0..1_000 {
@@ -251,7 +281,9 @@ fn malformed_operations(front: SocketAddr) {
         assert_eq!(kind, FrameKind::Receipts);
         let (frame, _) = split(&frame, limits::FRAME_SIZE_MAX).unwrap().unwrap();
         assert_eq!((frame.body.len() - 8) % RECEIPT_SIZE, 0);
-        let Message::Receipts(receipts) = Message::read(&frame).unwrap() else { unreachable!() };
+        let Message::Receipts(receipts) = Message::read(&frame).unwrap() else {
+            unreachable!()
+        };
         for receipt in receipts.iter() {
             let receipt = receipt.unwrap();
             codes[usize::from(receipt.index)] = Some(receipt.code);

@@ -1,7 +1,12 @@
 //! One binary for all integration tests: one link, one start.
 #![expect(clippy::unwrap_used, reason = "what fails in a test is the finding")]
 
+mod cli;
 mod client;
 mod corpus;
+mod format;
+mod harness;
+mod hostile;
+mod recovery;
 mod tidy;
 mod vectors;

@@ -25,10 +25,15 @@ fn credit_all(client: &mut Client, count: u32) {
 }
 
 fn assert_balances(client: &mut Client, count: u32, expected: i64) {
-    let batch: Vec<Operation> =
-        (1..=count).map(|number| Operation::get(user(number.into()), currency(1))).collect();
+    let batch: Vec<Operation> = (1..=count)
+        .map(|number| Operation::get(user(number.into()), currency(1)))
+        .collect();
     for (number, answer) in (1..).zip(client.batch(&batch).expect("answered")) {
-        assert_eq!(answer.receipt.available, expected, "user {number}: {:?}", answer.receipt);
+        assert_eq!(
+            answer.receipt.available, expected,
+            "user {number}: {:?}",
+            answer.receipt
+        );
     }
 }
 
@@ -61,7 +66,13 @@ fn every_role_dies_in_turn_and_nothing_is_lost() {
         }
         assert_balances(&mut client, 200, expected);
     }
-    assert!(client.audit().unwrap().iter().all(|row| row.difference == 0));
+    assert!(
+        client
+            .audit()
+            .unwrap()
+            .iter()
+            .all(|row| row.difference == 0)
+    );
     cluster.stop().unwrap();
 }
 
@@ -113,7 +124,14 @@ fn a_second_process_on_one_folder_is_refused() {
     let backup = cluster.backup().address().to_string();
     let data = cluster.node_folder(1);
     let second = run(&[
-        "node", "--id", "1", "--backup", &backup, "--listen", "127.0.0.1:0", "--data-dir",
+        "node",
+        "--id",
+        "1",
+        "--backup",
+        &backup,
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
         &data.to_string_lossy(),
     ]);
     assert_eq!(code(&second), 6, "{}", err(&second));
@@ -138,7 +156,14 @@ fn copy_folder(from: &Path, to: &Path) {
 fn refused_node(cluster: &mut Cluster, data: &Path) -> (i32, String) {
     let backup = cluster.backup().address().to_string();
     let output = run(&[
-        "node", "--id", "1", "--backup", &backup, "--listen", "127.0.0.1:0", "--data-dir",
+        "node",
+        "--id",
+        "1",
+        "--backup",
+        &backup,
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
         &data.to_string_lossy(),
     ]);
     (code(&output), err(&output))
@@ -172,7 +197,13 @@ fn a_blank_backup_is_refused() {
     let data = cluster.backup_folder();
     std::fs::rename(&data, folder.path().join("backup-away")).unwrap();
     // Without --create a blank folder is not served at all.
-    let blank = run(&["backup", "--data-dir", &data.to_string_lossy(), "--listen", "127.0.0.1:0"]);
+    let blank = run(&[
+        "backup",
+        "--data-dir",
+        &data.to_string_lossy(),
+        "--listen",
+        "127.0.0.1:0",
+    ]);
     assert_ne!(code(&blank), 0);
     assert!(err(&blank).contains("--create"), "{}", err(&blank));
     // With it, it is another cluster: the node turns it down and acknowledges nothing.

@@ -346,6 +346,31 @@ fn without_room_blocks_are_dropped_and_asked_for_later() {
 }
 
 #[test]
+fn room_that_comes_before_the_last_failure_is_noticed() {
+    let (mut bench, mut node) = joined(1, 10);
+    let peer = node.peer.unwrap();
+    bench.settle();
+    for _ in 0..2 {
+        let block = node.build(1);
+        node.append(&mut bench, &block);
+    }
+    bench.disk.faults.insert("append", DiskFault::NoSpace);
+    // The first append fails, a segment gets ready, and only then the second one fails.
+    assert!(bench.disk_step());
+    bench.disk_do("prepare_segment");
+    assert!(bench.disk_step());
+    bench.disk.faults.clear();
+    bench.wait_ms(600);
+    assert_eq!(bench.heard(peer), ["resend behind 0"]);
+    for index in 0..2 {
+        let block = node.blocks[index].1.clone();
+        node.append(&mut bench, &block);
+    }
+    bench.disk_do("append");
+    assert_eq!(bench.heard(peer).last().unwrap(), "appended 2 in term 1");
+}
+
+#[test]
 fn a_disk_that_claims_too_much_is_not_believed() {
     let (mut bench, mut node) = joined(1, 10);
     node.build(1);

@@ -246,3 +246,29 @@ fn a_horizon_counts_once_its_block_is_durable() {
     bench.settle();
     assert_ne!(bench.disk.logs[&log(1)].first_offset, 0);
 }
+
+#[test]
+fn a_poisoned_disk_ends_the_process_whatever_was_asked() {
+    for name in ["prepare_segment", "advance_replica", "measure_free_space"] {
+        let (mut bench, mut node) = joined();
+        bench.disk.faults.insert(name, DiskFault::Poisoned);
+        let block = node.build(8_000);
+        node.append(&mut bench, &block);
+        bench.disk_do("append");
+        bench.heard(node.peer.unwrap());
+        let block = node.build(8_000);
+        node.append(&mut bench, &block);
+        let block = node.build(8_000);
+        node.append(&mut bench, &block);
+        bench.wait_ms(1_200);
+        assert_ne!(bench.disk_do(name), 0, "{name}");
+        assert_eq!(
+            bench.exit_code(),
+            Some(crate::role::ExitCode::Damage),
+            "{name}"
+        );
+        bench.disk.faults.clear();
+        bench.settle();
+        assert!(bench.heard(node.peer.unwrap()).is_empty(), "{name}");
+    }
+}

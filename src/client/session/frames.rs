@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use super::questions::Question;
 use super::work::Item;
 use crate::clock::Tick;
 use crate::model::{to_u64, to_usize};
@@ -13,8 +14,8 @@ use crate::model::{to_u64, to_usize};
 pub(super) enum Asked {
     /// A request: what each index stands for; `None` once it is answered.
     Operations(Vec<Option<Item>>),
-    /// A question about the cluster, by its serial number.
-    Question(u64),
+    /// A question about the cluster.
+    Question(Question),
 }
 
 /// One frame under way.

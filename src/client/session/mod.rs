@@ -8,25 +8,28 @@
 
 mod frames;
 mod link;
+mod questions;
 #[cfg(test)]
 mod tests;
 mod work;
 
 use self::frames::{Asked, Frame, Frames};
 use self::link::{Leave, Link};
+use self::questions::Questions;
 use self::work::{BatchKey, Lost, Work};
 use super::ClientError;
 use super::ids::IdMaker;
 use crate::clock::{Now, Tick};
-use crate::limits::{BATCH_COUNT_MAX, CURRENCY_COUNT_MAX, DEADLINE_MS_MAX};
+use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX};
 use crate::model::{
     ClusterId, Incarnation, Operation, OperationId, Random, ResultCode, RingEpoch, to_usize,
 };
 use crate::protocol::{
-    AuditRow, AuditRows, FLAG_MORE, Frame as WireFrame, FrameKind, Header, Message, Receipts,
-    RequestWriter, Rows, split,
+    AuditRows, FLAG_MORE, Frame as WireFrame, FrameKind, Header, Message, Receipts, RequestWriter,
+    Rows, split,
 };
 
+pub use self::questions::{Question, Told};
 pub use self::work::Answers;
 
 /// Bytes to send above which no further frame is written: two full ones keep a socket busy.
@@ -43,10 +46,6 @@ const OVERDUE_MS_MAX: u64 = 1_000;
 /// Operations share a frame, and with it the deadline that the front is told, if their own
 /// deadlines lie apart by no more than a deadline's time over this.
 const SPREAD_DIVISOR: u64 = 16;
-
-/// Rows of one audit at most: every currency of every node would be fewer.
-const AUDIT_ROW_COUNT_MAX: usize = 1 << 20;
-const _: () = assert!((CURRENCY_COUNT_MAX as usize) < AUDIT_ROW_COUNT_MAX);
 
 /// How a session is to behave.
 #[derive(Clone, Copy, Debug)]
@@ -80,36 +79,6 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(BatchKey);
 
-/// A question about the cluster that was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question(u64);
-
-/// The answer to a [`Question`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// JSON text.
-    Status(String),
-    /// One row for each currency.
-    Audit(Vec<AuditRow>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    Waiting,
-    InFlight,
-    Told,
-    /// It could not be answered now, or not before its deadline.
-    Failed(ResultCode),
-}
-
-#[derive(Debug)]
-struct Asking {
-    serial: u64,
-    deadline: Tick,
-    progress: Progress,
-    told: Told,
-}
-
 /// One client's dealings with a cluster. See the module.
 ///
 /// Inputs: [`connected`](Self::connected), [`connect_failed`](Self::connect_failed),
@@ -135,12 +104,14 @@ pub struct Session {
     ids: IdMaker,
     random: Random,
     deadline_ms: u64,
-    questions: Vec<Asking>,
-    question_last: u64,
+    /// Until the first welcome a connection is wanted even without work.
+    is_new: bool,
+    questions: Questions,
 }
 
 impl Session {
-    /// A session that wants to connect. Panics if the options are not as documented.
+    /// A session that wants to connect: at first in any case, after that only while there is
+    /// something to ask. Panics if the options are not as documented.
     #[must_use]
     pub fn new(options: &SessionOptions, mut random: Random) -> Self {
         let mut link = Link::new(
@@ -159,8 +130,8 @@ impl Session {
             ids: IdMaker::new(),
             random,
             deadline_ms: u64::from(options.deadline_ms.min(DEADLINE_MS_MAX)),
-            questions: Vec::new(),
-            question_last: 0,
+            is_new: true,
+            questions: Questions::new(),
         }
     }
 
@@ -244,15 +215,10 @@ impl Session {
     }
 
     fn ask(&mut self, now: Now, told: Told) -> Question {
-        self.question_last += 1;
-        self.questions.push(Asking {
-            serial: self.question_last,
-            deadline: now.tick.plus_ms(self.deadline_ms),
-            progress: Progress::Waiting,
-            told,
-        });
+        let deadline = now.tick.plus_ms(self.deadline_ms);
+        let question = self.questions.ask(deadline, told);
         self.pump(now);
-        Question(self.question_last)
+        question
     }
 
     /// The connection that `poll` asked for is there.
@@ -307,11 +273,7 @@ impl Session {
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
         self.work.tick(now.tick);
-        for asking in &mut self.questions {
-            if asking.deadline <= now.tick && asking.is_open() {
-                asking.progress = Progress::Failed(ResultCode::Unavailable);
-            }
-        }
+        self.questions.tick(now.tick);
         let oldest = self.frames.oldest();
         let overdue = oldest.map(|frame| frame.deadline.plus_ms(OVERDUE_MS_MAX));
         let is_overdue = overdue.is_some_and(|at| at <= now.tick);
@@ -352,12 +314,11 @@ impl Session {
     pub fn deadline(&self) -> Option<Tick> {
         let oldest = self.frames.oldest();
         let overdue = oldest.map(|frame| frame.deadline.plus_ms(OVERDUE_MS_MAX));
-        let open = self.questions.iter().filter(|asking| asking.is_open());
         [
             self.work.deadline(),
             self.link.deadline(self.frames.count()),
             overdue,
-            open.map(|asking| asking.deadline).min(),
+            self.questions.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -388,20 +349,13 @@ impl Session {
 
     /// The answer to a question, once it is there, and once only: at its deadline at the latest.
     pub fn take_told(&mut self, question: Question) -> Option<Result<Told, ClientError>> {
-        let mut questions = self.questions.iter();
-        let index =
-            questions.position(|asking| asking.serial == question.0 && !asking.is_open())?;
-        let asking = self.questions.swap_remove(index);
-        Some(match asking.progress {
-            Progress::Failed(code) => Err(ClientError::NotNow { code, id: None }),
-            Progress::Waiting | Progress::InFlight | Progress::Told => Ok(asking.told),
-        })
+        self.questions.take(question)
     }
 
     /// Sends what may be sent.
     fn pump(&mut self, now: Now) {
-        let has_questions = self.questions.iter().any(Asking::is_open);
-        if has_questions || 0 < self.work.unanswered_count() {
+        let has_questions = self.questions.has_open();
+        if self.is_new || has_questions || 0 < self.work.unanswered_count() {
             self.link.want();
         }
         if !self.link.is_open() {
@@ -447,19 +401,11 @@ impl Session {
     }
 
     fn write_questions(&mut self, now: Now) {
-        for index in 0..self.questions.len() {
-            if !self.has_frame_room() || self.questions[index].progress != Progress::Waiting {
-                continue;
-            }
-            let asking = &mut self.questions[index];
-            asking.progress = Progress::InFlight;
-            let message = match asking.told {
-                Told::Status(_) => Message::StatusAsk,
-                Told::Audit(_) => Message::AuditAsk,
-            };
+        while self.has_frame_room()
+            && let Some((question, deadline, message)) = self.questions.send_next()
+        {
             message.write_for(&mut self.link.out, self.frames.request_next());
-            let (serial, deadline) = (asking.serial, asking.deadline);
-            self.push_frame(now, Asked::Question(serial), 1, deadline);
+            self.push_frame(now, Asked::Question(question), 1, deadline);
         }
     }
 
@@ -498,11 +444,7 @@ impl Session {
                     }
                     self.frames.keep(list);
                 }
-                Asked::Question(serial) => {
-                    if let Some(asking) = find_question(&mut self.questions, serial) {
-                        asking.lost();
-                    }
-                }
+                Asked::Question(question) => self.questions.lost(question),
             }
         }
         self.link.down(now.tick, fault, &mut self.random);
@@ -517,6 +459,7 @@ impl Session {
         match Message::read(frame).map_err(|error| broken(&error))? {
             Message::Welcome(welcome) => {
                 let way_ms = self.link.welcome(now.tick, &welcome)?;
+                self.is_new = false;
                 self.ids
                     .correct(now, welcome.time_ms.saturating_add(way_ms));
                 Ok(())
@@ -605,18 +548,8 @@ impl Session {
     }
 
     fn status(&mut self, header: &Header, json: &str) -> Result<(), ClientError> {
-        if let Some(asking) = self.asking(header, IsLast::Yes)? {
-            if let Some(code) = status_error(json) {
-                asking.progress = Progress::Failed(code);
-                return Ok(());
-            }
-            let Told::Status(text) = &mut asking.told else {
-                return Err(unexpected(header));
-            };
-            text.push_str(json);
-            asking.progress = Progress::Told;
-        }
-        Ok(())
+        let question = self.question(header, IsLast::Yes)?;
+        self.questions.status(question, json)
     }
 
     fn audit(&mut self, header: &Header, rows: AuditRows<'_>) -> Result<(), ClientError> {
@@ -625,32 +558,15 @@ impl Session {
         } else {
             IsLast::No
         };
-        if let Some(asking) = self.asking(header, is_last)? {
-            let Told::Audit(all) = &mut asking.told else {
-                return Err(unexpected(header));
-            };
-            if AUDIT_ROW_COUNT_MAX < all.len() + rows.len() {
-                return Err(ClientError::protocol("an audit without end"));
-            }
-            for row in rows.iter() {
-                all.push(row.map_err(|error| broken(&error))?);
-            }
-            if is_last == IsLast::Yes {
-                asking.progress = Progress::Told;
-            }
-        }
-        Ok(())
+        let question = self.question(header, is_last)?;
+        self.questions.audit(question, rows, is_last)
     }
 
-    /// The question that a frame answers; `None` if its deadline has passed.
-    fn asking(
-        &mut self,
-        header: &Header,
-        is_last: IsLast,
-    ) -> Result<Option<&mut Asking>, ClientError> {
+    /// The question that a frame answers.
+    fn question(&mut self, header: &Header, is_last: IsLast) -> Result<Question, ClientError> {
         let frame = self.frames.find(header.request);
         let frame = frame.ok_or_else(|| unexpected(header))?;
-        let Asked::Question(serial) = frame.asked else {
+        let Asked::Question(question) = frame.asked else {
             return Err(unexpected(header));
         };
         if is_last == IsLast::Yes {
@@ -658,8 +574,7 @@ impl Session {
             self.frames.settle(header.request);
             self.link.works();
         }
-        let asking = find_question(&mut self.questions, serial);
-        Ok(asking.filter(|asking| asking.progress == Progress::InFlight))
+        Ok(question)
     }
 
     #[cfg(test)]
@@ -668,42 +583,11 @@ impl Session {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Is a frame the last one of its answer?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IsLast {
     Yes,
     No,
-}
-
-impl Asking {
-    fn is_open(&self) -> bool {
-        matches!(self.progress, Progress::Waiting | Progress::InFlight)
-    }
-
-    /// The connection was lost: what came so far does not count.
-    fn lost(&mut self) {
-        if self.progress == Progress::InFlight {
-            self.progress = Progress::Waiting;
-            match &mut self.told {
-                Told::Status(text) => text.clear(),
-                Told::Audit(rows) => rows.clear(),
-            }
-        }
-    }
-}
-
-fn find_question(questions: &mut [Asking], serial: u64) -> Option<&mut Asking> {
-    questions.iter_mut().find(|asking| asking.serial == serial)
-}
-
-/// The code in a status that begins with the member `error`: the question, whichever it was,
-/// could not be answered now.
-fn status_error(json: &str) -> Option<ResultCode> {
-    let rest = json.trim_start().strip_prefix('{')?;
-    let rest = rest.trim_start().strip_prefix("\"error\"")?;
-    let rest = rest.trim_start().strip_prefix(':')?;
-    let name = rest.trim_start().strip_prefix('"')?.split('"').next()?;
-    let code = ResultCode::ALL.iter().find(|code| code.name() == name);
-    Some(code.copied().unwrap_or(ResultCode::Unavailable))
 }
 
 fn broken(error: &dyn std::error::Error) -> ClientError {

@@ -1,3 +1,5 @@
+//! Blocks: built, read back, moved, cut and flipped.
+
 use super::*;
 use crate::model::Random;
 use bytes::Bytes;

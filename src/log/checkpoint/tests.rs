@@ -1,3 +1,5 @@
+//! Checkpoint files: written, read, copied, damaged, cut short by a crash.
+
 use super::super::medium::MemoryMedium;
 use super::*;
 use crate::model::{LogEnd, LogTime, Random, Seq, Term, TermStart, to_u64, to_usize};

@@ -124,6 +124,8 @@ impl Log {
         }
         self.check_end(to)?;
         let quarantine = Quarantine::open(&*self.medium, self.verify.log)?;
+        // Half way, nothing fits behind the end.
+        self.state().uncut = true;
         let aside_size = self.cut_segments(to, &quarantine)?;
         let mut state = self.state();
         state.end = *to;
@@ -170,7 +172,7 @@ impl Log {
     /// Higher segments first, so that a crash leaves no gap.
     fn cut_segments(&self, to: &LogEnd, quarantine: &Quarantine<'_>) -> Result<u64, LogError> {
         let size = self.verify.segment_size;
-        let (last, at) = split_offset(to.offset, size);
+        let (last, _) = split_offset(to.offset, size);
         let mut numbers: Vec<_> = self
             .medium
             .list(&self.dir)
@@ -191,11 +193,12 @@ impl Log {
             match (segment, found) {
                 // It may serve as the last one, or as the spare behind it.
                 (Some(_), None) if number <= last + 1 => (),
-                (Some(segment), Some(found)) if number == last && at != 0 => {
+                (Some(segment), Some(found)) if number == last => {
+                    let from = to.offset.max(segment.start() + SEGMENT_HEADER_SIZE);
                     let stop = found.to.min(segment.stop());
-                    quarantine.copy(&segment, to.offset, stop)?;
-                    self.zero(&segment, to.offset, stop)?;
-                    aside_size += stop - to.offset;
+                    quarantine.copy(&segment, from, stop)?;
+                    self.zero(&segment, from, stop)?;
+                    aside_size += stop - from;
                 }
                 (Some(_) | None, Some(_) | None) => {
                     quarantine.take_file(&self.dir, &segment_name(number))?;

@@ -84,6 +84,22 @@ fn addresses_take_turns_and_pauses_grow() {
 }
 
 #[test]
+fn a_new_session_goes_on_until_it_is_connected() {
+    let mut bench = Bench::new(2);
+    for _ in 0..5 {
+        let mut steps = 0;
+        while bench.session.poll().is_none() {
+            bench.pass(100);
+            steps += 1;
+            assert!(steps < 100, "it gave up");
+        }
+        let text = "connection refused".to_owned();
+        bench.session.connect_failed(bench.now, text);
+    }
+    bench.connect();
+}
+
+#[test]
 fn first_addresses_are_spread() {
     let mut seen = [0; 4];
     for seed in 0..200 {
