@@ -13,7 +13,7 @@ use crate::limits;
 use crate::log::BlockSpec;
 use crate::model::{
     CodeClass, Entry, Flags, LogTime, Map, OPERATION_SIZE, Operation, Place, Receipt, ResultCode,
-    RingEpoch, Row, UserId, new_map, to_u64, to_usize,
+    RingEpoch, Row, UserId, new_map, to_u64,
 };
 use crate::protocol::{Operations, ReceiptsWriter};
 use crate::role::{DiskRequest, Effect, Level, Outbox, PeerId};
@@ -53,18 +53,10 @@ impl Queue {
     }
 }
 
-/// An operation that was read, or why it is malformed; and its bytes.
-type Parsed = (Result<Operation, ResultCode>, [u8; OPERATION_SIZE]);
-
-/// Operations that are read from the queue at a time: few enough to stay in the cache.
-const CHUNK_COUNT: u32 = 256;
-
 /// Buffers of a turn that keep their memory.
 #[derive(Debug)]
 pub(super) struct Scratch {
     receipts: Vec<Receipt>,
-    /// Operations that are carried out next, with their bytes.
-    chunk: Vec<Parsed>,
     /// Frames of rows of the frame at hand.
     pub(super) row_frames: BytesMut,
     pub(super) accounts: Vec<Account>,
@@ -77,7 +69,6 @@ impl Default for Scratch {
     fn default() -> Self {
         Self {
             receipts: Vec::new(),
-            chunk: Vec::new(),
             row_frames: BytesMut::new(),
             accounts: Vec::new(),
             rows: Vec::new(),
@@ -309,42 +300,28 @@ impl Running {
         self.scratch.row_frames.clear();
         self.scratch.not_now.clear();
         let mut wait = Wait::default();
-        let mut chunk = std::mem::take(&mut self.scratch.chunk);
-        let mut index = 0;
-        while index < frame.count {
-            self.next_chunk((frame.count - index).min(CHUNK_COUNT), &mut chunk);
-            for (parsed, bytes) in &chunk {
-                let source = Source {
-                    peer: frame.peer,
-                    request: frame.request,
-                    index: u16::try_from(index).expect("below BATCH_COUNT_MAX"),
-                    proofs: None,
-                };
-                index += 1;
-                match self.run_operation(parsed, &source, turn, shared) {
-                    Outcome::Answer(receipt, needs) => {
-                        wait = wait.and(needs);
-                        self.scratch.receipts.push(receipt);
-                    }
-                    Outcome::Cold(place) => {
-                        let waiting = held(&source, bytes);
-                        self.parked.park(user_of(bytes), waiting, place, out);
-                    }
-                    Outcome::Held => self.parked.hold(user_of(bytes), held(&source, bytes)),
+        for index in 0..frame.count {
+            let bytes = self.queue.operations.pop_front().expect("the frame's own");
+            let source = Source {
+                peer: frame.peer,
+                request: frame.request,
+                index: u16::try_from(index).expect("below BATCH_COUNT_MAX"),
+                proofs: None,
+            };
+            match self.run_operation(&bytes, &source, turn, shared) {
+                Outcome::Answer(receipt, needs) => {
+                    wait = wait.and(needs);
+                    self.scratch.receipts.push(receipt);
                 }
+                Outcome::Cold(place) => {
+                    let waiting = held(&source, &bytes);
+                    self.parked.park(user_of(&bytes), waiting, place, out);
+                }
+                Outcome::Held => self.parked.hold(user_of(&bytes), held(&source, &bytes)),
             }
         }
-        self.scratch.chunk = chunk;
         if frame.count == 0 || !self.scratch.receipts.is_empty() {
             self.answer(frame.peer, frame.request, wait, turn.epoch);
-        }
-    }
-
-    /// Reads the next operations of the queue.
-    fn next_chunk(&mut self, count: u32, chunk: &mut Vec<Parsed>) {
-        chunk.clear();
-        for bytes in self.queue.operations.drain(..to_usize(count.into())) {
-            chunk.push((Operation::read(&bytes), bytes));
         }
     }
 
@@ -367,8 +344,7 @@ impl Running {
                 index: waiting.index,
                 proofs: Some(&waiting.proofs),
             };
-            let parsed = Operation::read(&waiting.bytes);
-            match self.run_operation(&parsed, &source, turn, shared) {
+            match self.run_operation(&waiting.bytes, &source, turn, shared) {
                 Outcome::Answer(receipt, wait) => {
                     if receipt.code.class() == CodeClass::NotNow {
                         not_now = Some((waiting.peer, waiting.request, receipt.code));
@@ -388,20 +364,20 @@ impl Running {
     /// One operation. The order of the tests is that of protocol.md.
     fn run_operation(
         &mut self,
-        parsed: &Result<Operation, ResultCode>,
+        bytes: &[u8; OPERATION_SIZE],
         source: &Source<'_>,
         turn: &mut Turn,
         shared: &Shared,
     ) -> Outcome {
-        let operation = match parsed {
+        let operation = match Operation::read(bytes) {
             Ok(operation) => operation,
-            Err(code) => return Outcome::bare(source, *code),
+            Err(code) => return Outcome::bare(source, code),
         };
         if !operation.kind().is_served() || operation.flags().has(Flags::GROUP) {
             return Outcome::bare(source, ResultCode::Unsupported);
         }
         let user = operation.user();
-        let outcome = self.run_checked(operation, source, turn, shared);
+        let outcome = self.run_checked(&operation, source, turn, shared);
         if let Outcome::Answer(receipt, _) = &outcome
             && receipt.code.class() == CodeClass::NotNow
         {
