@@ -103,7 +103,8 @@ pub(super) struct BackupFlags {
     #[arg(long, requires = "nodes")]
     create: bool,
     /// The nodes of the new cluster by number, each with its weight if that is not 1.
-    #[arg(long, value_delimiter = ',', value_parser = parse_new_node, value_name = "N[:WEIGHT],...")]
+    #[arg(long, value_delimiter = ',', value_parser = parse_new_node)]
+    #[arg(value_name = "N[:WEIGHT],...")]
     nodes: Vec<NewNode>,
     /// Bytes of a segment of the new cluster's logs: a power of two, 2 MiB to 1 GiB.
     #[arg(long, default_value_t = limits::SEGMENT_SIZE_DEFAULT, value_parser = parse_segment_size)]
@@ -168,7 +169,7 @@ pub(super) fn front(flags: &FrontFlags) -> Result<ExitCode, Failure> {
         incarnation: incarnation()?,
         limits: FrontLimits::default(),
     });
-    run(&mut front, "front", listener, None)
+    Ok(run(&mut front, "front", listener, None))
 }
 
 fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
@@ -196,12 +197,12 @@ pub(super) fn node(flags: &NodeFlags) -> Result<ExitCode, Failure> {
         id_count_max: flags.ids_max,
         limits: NodeLimits::default(),
     });
-    run(
+    Ok(run(
         &mut node,
         &format!("node {}", flags.id),
         listener,
         Some(disk),
-    )
+    ))
 }
 
 pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
@@ -224,7 +225,7 @@ pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
         limits: BackupLimits::STANDARD,
         id_seed: random_u64()?,
     });
-    run(&mut backup, "backup", listener, Some(disk))
+    Ok(run(&mut backup, "backup", listener, Some(disk)))
 }
 
 fn bind(address: SocketAddr, kind: ListenerKind, common: &Common) -> Result<Listener, Failure> {
@@ -265,7 +266,7 @@ fn run(
     name: &str,
     listener: Listener,
     lanes: Option<Arc<dyn Lanes>>,
-) -> Result<ExitCode, Failure> {
+) -> ExitCode {
     let clock = Clock::start();
     let name = name.to_owned();
     let say = move |level: Level, text: &str| {
@@ -290,7 +291,7 @@ fn run(
         say: Box::new(say),
         on_ready: Box::new(|| line("ready")),
     };
-    Ok(net::run(role, setup))
+    net::run(role, setup)
 }
 
 fn incarnation() -> Result<Incarnation, Failure> {

@@ -37,7 +37,7 @@ impl From<StartError> for Failure {
 
 pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGCHLD])?;
-    let nodes = known_nodes(flags)?;
+    let nodes = known_nodes(flags);
     let mut cluster = Cluster::start(ClusterOptions {
         binary: std::env::current_exe()?,
         folder: flags.data_dir.clone(),
@@ -77,13 +77,13 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
 }
 
 /// A folder that holds a cluster knows how many nodes it has: one folder each.
-fn known_nodes(flags: &Flags) -> Result<u32, Failure> {
+fn known_nodes(flags: &Flags) -> u32 {
     if !flags.data_dir.join("backup").join("authority").exists() {
-        return Ok(flags.nodes);
+        return flags.nodes;
     }
     let mut count = 0;
     while flags.data_dir.join(format!("node-{}", count + 1)).exists() {
         count += 1;
     }
-    Ok(if count == 0 { flags.nodes } else { count })
+    if count == 0 { flags.nodes } else { count }
 }

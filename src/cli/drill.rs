@@ -14,7 +14,8 @@ use crate::role::ExitCode;
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Flags {
     /// Users.
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, default_value_t = 20_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     users: u32,
     /// Currencies of each user.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=256))]

@@ -66,10 +66,10 @@ impl Sink {
             let pairs = self.head.iter().map(|name| (*name).to_owned()).zip(cells);
             object(&Value::Object(pairs.collect()));
         } else {
-            let text = |cell: Value| match cell {
-                Value::String(text) => text,
-                Value::Null => "-".to_owned(),
-                other => other.to_string(),
+            let text = |cell: Value| match cell.as_str() {
+                Some(text) => text.to_owned(),
+                None if cell.is_null() => "-".to_owned(),
+                None => cell.to_string(),
             };
             self.rows.push(cells.into_iter().map(text).collect());
         }

@@ -35,6 +35,10 @@ impl Failure {
     }
 
     /// Says it on standard error and gives the exit code.
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "it is the flag of the command line"
+    )]
     pub(crate) fn print(&self, json: bool) -> ExitCode {
         let text = if json {
             json!({ "error": {

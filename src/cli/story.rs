@@ -14,6 +14,10 @@ pub(super) struct Story {
 }
 
 impl Story {
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "it is the flag of the command line"
+    )]
     pub(super) fn new(json: bool) -> Self {
         let bar = is_watched().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
@@ -39,7 +43,8 @@ impl Story {
     pub(super) fn begin(&self, users: u32, currencies: u32, nodes: u32) {
         let accounts = u64::from(users) * u64::from(currencies);
         self.say(&format!(
-            "starting a backup, {nodes} nodes and a front; {} users x {currencies} currencies = {} accounts",
+            "starting a backup, {nodes} nodes and a front; {} users x {currencies} currencies \
+             = {} accounts",
             grouped(users),
             grouped(accounts)
         ));

@@ -4,7 +4,7 @@
 //! of the account would give; in the end the account is read back and compared with the sum of
 //! what was acknowledged.
 
-use crate::model::{Kind, Operation, Receipt, ReceiptFlags, ResultCode};
+use crate::model::{Flags, Kind, Operation, Receipt, ReceiptFlags, ResultCode};
 
 /// How far the answers and the accounts are apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,31 +55,37 @@ impl KnownAccount {
 
     /// Takes in the answer to a change. True if it fits.
     pub(super) fn learn(&mut self, operation: &Operation, receipt: &Receipt) -> bool {
-        match receipt.code {
-            ResultCode::Ok => self.learn_done(operation, receipt),
-            ResultCode::Unknown => {
-                self.open_count += 1;
-                true
-            }
-            ResultCode::Insufficient => {
-                let amount = i64::try_from(operation.amount()).unwrap_or(i64::MAX);
-                let justified = operation.kind() == Kind::Debit && self.available < amount;
-                self.open_count != 0 || (justified && receipt.available == self.available)
-            }
-            ResultCode::NotFound => self.open_count != 0 || !self.is_open(),
-            _ => receipt.code.may_retry(),
+        let code = receipt.code;
+        if code == ResultCode::Ok {
+            return self.learn_done(operation, receipt);
         }
+        if code == ResultCode::Unknown {
+            self.open_count += 1;
+            return true;
+        }
+        if code == ResultCode::Insufficient {
+            let amount = i64::try_from(operation.amount()).unwrap_or(i64::MAX);
+            let justified = operation.kind() == Kind::Debit && self.available < amount;
+            return self.open_count != 0 || (justified && receipt.available == self.available);
+        }
+        if code == ResultCode::NotFound {
+            return self.open_count != 0 || !self.is_open();
+        }
+        code.may_retry()
     }
 
     /// Takes in what `find` with `burn` said about a change whose outcome was unknown.
     /// True if that settles it.
     pub(super) fn resolve(&mut self, operation: &Operation, receipt: &Receipt) -> bool {
-        match receipt.code {
-            ResultCode::Ok => {
-                self.count(operation, receipt);
-            }
-            ResultCode::Cancelled | ResultCode::Insufficient | ResultCode::NotFound => (),
-            _ => return false,
+        let never = [
+            ResultCode::Cancelled,
+            ResultCode::Insufficient,
+            ResultCode::NotFound,
+        ];
+        if receipt.code == ResultCode::Ok {
+            self.count(operation, receipt);
+        } else if !never.contains(&receipt.code) {
+            return false;
         }
         self.open_count -= 1;
         true
@@ -88,10 +94,14 @@ impl KnownAccount {
     fn learn_done(&mut self, operation: &Operation, receipt: &Receipt) -> bool {
         let before = self.available;
         self.count(operation, receipt);
-        let moved_fits = match operation.kind() {
-            Kind::Credit => receipt.amount == operation.amount(),
-            _ => receipt.amount <= operation.amount() && i128::from(before) >= 0,
+        let whole = operation.kind() == Kind::Credit || !operation.flags().has(Flags::UP_TO);
+        let there = u64::try_from(before).unwrap_or(0);
+        let due = if whole {
+            operation.amount()
+        } else {
+            operation.amount().min(there)
         };
+        let moved_fits = receipt.amount == due || self.open_count != 0;
         let balance_fits = receipt.available == self.available;
         let version_fits = receipt.version == self.first_version + self.change_count;
         self.open_count != 0 || (moved_fits && balance_fits && version_fits)

@@ -244,7 +244,7 @@ impl Drill {
         });
         shared.go_on();
         let workers = self.collect(&reports)?;
-        let report = self.judge(&fronts, &shared, &workers, (load_ms, outage))?;
+        let report = Self::judge(&fronts, &shared, &workers, (load_ms, outage))?;
         tell(DrillEvent::Stopping);
         cluster.stop()?;
         Ok(report)
@@ -389,7 +389,6 @@ impl Drill {
     }
 
     fn judge(
-        &self,
         fronts: &[SocketAddr],
         shared: &Shared,
         workers: &[WorkerReport],

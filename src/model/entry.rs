@@ -119,10 +119,6 @@ impl Activation {
 
 /// One line of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "both sizes are those of the record on disk"
-)]
 pub enum Entry {
     /// A change, applied or refused.
     Change(Change),

@@ -74,11 +74,15 @@ impl fmt::Display for Incarnation {
 
 fn write_uuid(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let hex = format!("{value:032x}");
-    let (a, rest) = hex.split_at(8);
-    let (b, rest) = rest.split_at(4);
-    let (c, rest) = rest.split_at(4);
-    let (d, e) = rest.split_at(4);
-    write!(f, "{a}-{b}-{c}-{d}-{e}")
+    write!(
+        f,
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 /// Reads 32 hexadecimal digits with dashes in UUID places.
@@ -132,17 +136,13 @@ impl OperationId {
         let time = ((unix_ms as u128) & 0xffff_ffff_ffff) << 80;
         let version = 0x7_u128 << 76;
         let variant = 0b10_u128 << 62;
-        let high = (random >> 64 & 0xfff) << 64;
+        let high = ((random >> 64) & 0xfff) << 64;
         let low = random & ((1 << 62) - 1);
         Self(time | version | high | variant | low)
     }
 
     /// The Unix milliseconds that the id carries.
     #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "48 bits are left after the shift"
-    )]
     pub const fn time_ms(self) -> u64 {
         (self.0 >> 80) as u64
     }

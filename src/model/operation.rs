@@ -148,13 +148,12 @@ impl Kind {
     const fn flags_allowed(self) -> Flags {
         match self {
             Self::Open => Flags::FROZEN.with(Flags::GROUP),
-            Self::Close => Flags::IF_VERSION.with(Flags::GROUP),
+            Self::Close | Self::Hold => Flags::IF_VERSION.with(Flags::GROUP),
             Self::Configure => Flags::IF_VERSION.with(Flags::FROZEN).with(Flags::GROUP),
             Self::Credit => Flags::IF_VERSION
                 .with(Flags::OPEN_IF_MISSING)
                 .with(Flags::GROUP),
             Self::Debit => Flags::IF_VERSION.with(Flags::UP_TO).with(Flags::GROUP),
-            Self::Hold => Flags::IF_VERSION.with(Flags::GROUP),
             Self::Capture | Self::Release => Flags::GROUP,
             Self::Transfer => Flags::IF_VERSION.with(Flags::OPEN_IF_MISSING),
             Self::Reverse => Flags(0),
@@ -587,7 +586,7 @@ impl Operation {
 }
 
 const fn join(low: u64, high: u64) -> u128 {
-    (high as u128) << 64 | low as u128
+    ((high as u128) << 64) | low as u128
 }
 
 const fn is_user(low: u64, high: u64) -> bool {

@@ -80,15 +80,11 @@ impl Place {
     #[must_use]
     pub const fn new(log: LogNumber, offset: u64) -> Self {
         assert!(offset <= Self::OFFSET_MASK);
-        Self((log.get() as u64) << Self::OFFSET_BITS | offset)
+        Self(((log.get() as u64) << Self::OFFSET_BITS) | offset)
     }
 
     /// The log, or `None` for "nowhere" and for foreign bytes.
     #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "16 bits are left after the shift"
-    )]
     pub const fn log(self) -> Option<LogNumber> {
         LogNumber::new((self.0 >> Self::OFFSET_BITS) as u16)
     }

@@ -21,17 +21,13 @@ impl Random {
 
     /// 128 uniform bits.
     pub fn u128(&mut self) -> u128 {
-        u128::from(self.u64()) << 64 | u128::from(self.u64())
+        (u128::from(self.u64()) << 64) | u128::from(self.u64())
     }
 
     /// Uniform below `bound`, which must not be 0.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the high half of a product of two u64"
-    )]
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(0 < bound);
-        (u128::from(self.u64()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.u64()) * u128::from(bound)) >> 64) as u64
     }
 
     /// True once in `odds` on average; `odds` must not be 0.

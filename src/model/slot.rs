@@ -8,7 +8,7 @@ use super::{OperationId, Slot, UserId};
 
 /// Top 16 bits of SipHash-2-4 over the 16 little-endian bytes of the user id.
 ///
-/// `ring_key` is the cluster's: its low 64 bits are SipHash's k0, its high 64 bits k1.
+/// `ring_key` is the cluster's: its low 64 bits are `SipHash`'s k0, its high 64 bits k1.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,

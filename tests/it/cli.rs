@@ -99,7 +99,7 @@ fn every_verb_does_what_it_says() {
 
     let status = cli(&["status"]);
     assert_eq!(code(&status), 0, "{}", out(&status));
-    assert_eq!(json(&status)["members"].as_array().unwrap().len(), 3);
+    assert_eq!(json(&status)["nodes"].as_array().unwrap().len(), 3);
     cluster.stop().unwrap();
 }
 

@@ -198,7 +198,7 @@ fn too_many_operations(front: SocketAddr) {
     let mut stream = welcomed(front);
     let mut bytes = BytesMut::new();
     RequestWriter::begin(&mut bytes, 1, RingEpoch(0), 0).finish(&mut bytes);
-    let at = HEADER_SIZE + 8;
+    let at = HEADER_SIZE;
     bytes[at..at + 4].copy_from_slice(&(limits::BATCH_COUNT_MAX + 1).to_le_bytes());
     let mut crc = Vec::from(&bytes[..4]);
     crc.extend_from_slice(&bytes[8..]);

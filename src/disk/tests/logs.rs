@@ -130,9 +130,15 @@ fn appends_share_one_sync_and_one_reply() {
         for (place, _, entry) in block.entries() {
             assert_eq!(view.recent_entry(place), Some(*entry));
             let read = again.ask(DiskRequest::ReadEntry { place, ticket: 7 });
-            assert!(
-                matches!(read, DiskReply::EntryRead { ticket: 7, entry: Some(found), .. } if found == *entry)
-            );
+            let DiskReply::EntryRead {
+                ticket: 7,
+                entry: Some(found),
+                ..
+            } = read
+            else {
+                panic!("{read:?}");
+            };
+            assert_eq!(found, *entry);
             count += 1;
         }
     }
