@@ -42,8 +42,8 @@ pub(super) struct BackupLink {
     round_begun: u64,
     /// The highest round trip that came back.
     round_done: u64,
-    /// The beat that is on its way on the present connection.
-    confirm: Option<u64>,
+    /// The oldest and the newest beat that are on their way on the present connection.
+    confirms: Option<(u64, u64)>,
     /// Since when registrations are answered by `in_use`.
     in_use_since: Option<Tick>,
     /// The last trouble that was said, so that the same one is said once.
@@ -59,7 +59,7 @@ impl BackupLink {
             beat_at: Tick(0),
             round_begun: 0,
             round_done: 0,
-            confirm: None,
+            confirms: None,
             in_use_since: None,
             said: String::new(),
         }
@@ -164,7 +164,7 @@ impl BackupLink {
     /// The connection (or the attempt at one) is no more; the next attempt follows soon.
     pub(super) fn lost(&mut self, now: Now) {
         self.state = State::Waiting(now.tick.plus_ms(limits::REDIAL_MS));
-        self.confirm = None;
+        self.confirms = None;
     }
 
     /// Says `text` unless it is what was said last.
@@ -262,14 +262,18 @@ impl BackupLink {
     /// Begins a round trip with a beat; it is its nonce.
     pub(super) const fn begin_confirm(&mut self, now: Now) -> u64 {
         let round = self.begin_round();
-        self.confirm = Some(round);
+        let oldest = match self.confirms {
+            Some((oldest, _)) => oldest,
+            None => round,
+        };
+        self.confirms = Some((oldest, round));
         self.beat_at = now.tick.plus_ms(limits::LINK_PING_MS);
         round
     }
 
     /// Is a beat on its way on the present connection?
     pub(super) const fn is_confirming(&self) -> bool {
-        self.confirm.is_some()
+        self.confirms.is_some()
     }
 
     /// The first round trip that begins after this moment.
@@ -281,10 +285,14 @@ impl BackupLink {
         self.round_done
     }
 
-    /// The answer to a beat. A nonce that is not on its way proves nothing.
+    /// The answer to a beat. A nonce that is not on its way proves nothing. On a slow link the
+    /// next beat leaves before the last one is answered, so each of them counts.
     pub(super) fn confirmed(&mut self, nonce: u64) {
-        if self.confirm == Some(nonce) {
-            self.confirm = None;
+        let Some((oldest, newest)) = self.confirms else {
+            return;
+        };
+        if (oldest..=newest).contains(&nonce) {
+            self.confirms = (nonce < newest).then_some((nonce + 1, newest));
             self.round_came_back(nonce);
         }
     }
@@ -304,5 +312,35 @@ fn hello(node: NodeId, options: &NodeOptions, cluster: Option<ClusterId>) -> Hel
         cluster,
         node: Some(node),
         incarnation: options.incarnation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Once, only the newest beat counted: on a link slower than their interval none ever did.
+    #[test]
+    fn every_beat_on_its_way_counts() {
+        let now = Now::default();
+        let mut link = BackupLink::new();
+        let first = link.begin_confirm(now);
+        link.begin_round();
+        let second = link.begin_confirm(now);
+        link.confirmed(first - 1);
+        link.confirmed(second + 1);
+        assert_eq!(link.round_done(), 0);
+        link.confirmed(first);
+        assert_eq!(link.round_done(), first);
+        assert!(link.is_confirming());
+        link.confirmed(first);
+        link.confirmed(second);
+        assert_eq!(link.round_done(), second);
+        assert!(!link.is_confirming());
+        // What was on its way on a lost connection proves nothing about the next one.
+        let third = link.begin_confirm(now);
+        link.lost(now);
+        link.confirmed(third);
+        assert_eq!(link.round_done(), second);
     }
 }

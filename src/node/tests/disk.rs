@@ -232,6 +232,12 @@ impl TestDisk {
         self.sync();
     }
 
+    pub(super) fn release_appends_if_any(&mut self) {
+        if self.holds_appends {
+            self.release_appends();
+        }
+    }
+
     fn sync(&mut self) {
         let end = self.files(|files| {
             files.durable_count = files.blocks.len();

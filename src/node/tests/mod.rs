@@ -9,6 +9,7 @@ mod backup;
 mod disk;
 mod restarts;
 mod serving;
+mod sweep;
 mod world;
 
 /// Bytes of a segment in all tests.
