@@ -216,8 +216,23 @@ fn an_older_backup_is_refused() {
     check(&|backup| backup.ring_epoch = RingEpoch(0), "epoch");
     check(&|backup| backup.term = Term(0), "term");
     let lose = |backup: &mut TestBackup| backup.files.blocks.truncate(1);
-    check(&lose, "is committed");
-    check(&|backup| backup.files.blocks.clear(), "is committed");
+    check(&lose, "the backup is older");
+    check(&|backup| backup.files.blocks.clear(), "the backup is older");
+}
+
+/// What is damaged here, an older backup cannot repair: nothing is cut and nothing served.
+#[test]
+fn damage_is_not_repaired_from_a_backup_that_has_not_got_it() {
+    let mut world = served(5).restart();
+    world.disk.files(|files| {
+        files.committed_floor = files.end().seq;
+        files.blocks.truncate(files.blocks.len() - 3);
+        files.damage = Some("block at 7000 does not verify".to_owned());
+    });
+    world.backup.files.blocks.pop();
+    world.run();
+    world.assert_exit(ExitCode::Damage, "the backup is older");
+    assert!(world.disk.aside.is_empty());
 }
 
 #[test]
