@@ -22,7 +22,10 @@ const RING_KEY: u128 = 77;
 const CURRENCIES_PER_USER: u64 = 3;
 const TIME_START: u64 = 1_750_000_000_000_000_000;
 
-#[expect(clippy::fn_params_excessive_bools, reason = "it is the option of that name")]
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "it is the option of that name"
+)]
 fn new_ledger(keep_ids: bool) -> Ledger {
     Ledger::new(LedgerOptions {
         ring_key: RING_KEY,

@@ -39,7 +39,12 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("a folder");
         let medium = Arc::new(FileMedium::create(&dir.path().join("data")).expect("a folder"));
-        let log = Log::create(medium.clone(), verify(), LogEnd::default(), Vec::new());
+        let log = Log::create(
+            Arc::<FileMedium>::clone(&medium),
+            verify(),
+            LogEnd::default(),
+            Vec::new(),
+        );
         let mut random = Random::new(1);
         let entries = std::iter::repeat_with(|| {
             let mut entry = [0; ENTRY_SIZE];
@@ -142,7 +147,12 @@ fn recover(criterion: &mut Criterion) {
     for (name, opening) in [("mapped", Opening::Use), ("pread", Opening::Look)] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let opened = Log::open(bench.medium.clone(), verify().log, &[], opening);
+                let opened = Log::open(
+                    Arc::<FileMedium>::clone(&bench.medium),
+                    verify().log,
+                    &[],
+                    opening,
+                );
                 let (_, recovered) = opened.expect("a sound log").expect("a log");
                 assert_eq!(recovered.entry_count, entry_count);
             });

@@ -5,6 +5,10 @@ use serde_json::Value;
 use crate::harness::{code, err, json, out, run, start};
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one session at the shell, in its order"
+)]
 fn every_verb_does_what_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = start(folder.path(), 3);

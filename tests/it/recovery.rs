@@ -48,7 +48,7 @@ fn every_role_dies_in_turn_and_nothing_is_lost() {
         credit_all(&mut client, 200);
         expected += 1;
         match round {
-            1 | 2 | 3 => {
+            1..=3 => {
                 cluster.node(round).kill().unwrap();
                 cluster.restart_node(round).unwrap();
                 cluster.node(round).wait_ready(PATIENCE).unwrap();
