@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use counterfoil::clock::Clock;
 use counterfoil::limits::SEGMENT_SIZE_DEFAULT;
-use counterfoil::log::{BlockBuilder, BlockSpec, FileMedium, Log, Opening, Verify};
+use counterfoil::log::{BlockBuilder, BlockSpec, FileMedium, Log, Medium, Opening, Verify};
 use counterfoil::model::{
     ClusterId, ENTRY_SIZE, LogEnd, LogNumber, LogTime, Random, Term, to_usize,
 };
@@ -28,7 +28,7 @@ fn verify() -> Verify {
 /// A log in a fresh folder, and what builds its blocks.
 struct Bench {
     _dir: tempfile::TempDir,
-    medium: Arc<FileMedium>,
+    medium: Arc<dyn Medium>,
     log: Log,
     builder: BlockBuilder,
     end: LogEnd,
@@ -38,8 +38,9 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("a folder");
-        let medium = Arc::new(FileMedium::create(&dir.path().join("data")).expect("a folder"));
-        let log = Log::create(medium.clone(), verify(), LogEnd::default(), Vec::new());
+        let folder = FileMedium::create(&dir.path().join("data")).expect("a folder");
+        let medium: Arc<dyn Medium> = Arc::new(folder);
+        let log = Log::create(Arc::clone(&medium), verify(), LogEnd::default(), Vec::new());
         let mut random = Random::new(1);
         let entries = std::iter::repeat_with(|| {
             let mut entry = [0; ENTRY_SIZE];
@@ -142,7 +143,7 @@ fn recover(criterion: &mut Criterion) {
     for (name, opening) in [("mapped", Opening::Use), ("pread", Opening::Look)] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let opened = Log::open(bench.medium.clone(), verify().log, &[], opening);
+                let opened = Log::open(Arc::clone(&bench.medium), verify().log, &[], opening);
                 let (_, recovered) = opened.expect("a sound log").expect("a log");
                 assert_eq!(recovered.entry_count, entry_count);
             });

@@ -75,7 +75,7 @@ fn copy_bytes(start: *const u8, bytes: &mut [u8]) {
 }
 
 /// From here on SIGBUS ends the process with one line and [`EXIT_BUS_ERROR`]: a mapped page that
-/// cannot be read is a damaged disk or a file that someone truncated. Calling it again does nothing.
+/// cannot be read is a damaged disk or a file that someone cut. Calling it again does nothing.
 pub fn exit_on_bus_error() -> io::Result<()> {
     static DONE: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
     let done = DONE.get_or_init(|| {

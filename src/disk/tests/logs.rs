@@ -129,10 +129,16 @@ fn appends_share_one_sync_and_one_reply() {
     for block in blocks(&bytes, verify_of(log)).map(Result::unwrap) {
         for (place, _, entry) in block.entries() {
             assert_eq!(view.recent_entry(place), Some(*entry));
-            let read = again.ask(DiskRequest::ReadEntry { place, ticket: 7 });
-            assert!(
-                matches!(read, DiskReply::EntryRead { ticket: 7, entry: Some(found), .. } if found == *entry)
-            );
+            let reply = again.ask(DiskRequest::ReadEntry { place, ticket: 7 });
+            let DiskReply::EntryRead {
+                entry: read,
+                ticket: 7,
+                ..
+            } = reply
+            else {
+                panic!("{reply:?}");
+            };
+            assert_eq!(read, Some(*entry));
             count += 1;
         }
     }
