@@ -57,6 +57,7 @@ pub(super) enum Fence {
 type Refusal = (RefusalCode, String);
 
 impl Fence {
+    #[cfg(debug_assertions)]
     pub(super) const fn is_open(&self) -> bool {
         matches!(self, Self::Open)
     }

@@ -15,7 +15,7 @@ use crate::protocol::{
     CheckpointPart, EntryRead, Fetch, Fetched, MemberState, Members, Message, RefusalCode,
     SlotRuns, Table,
 };
-use crate::role::{DiskFault, DiskRequest, Effect, Level, Outbox, PeerId};
+use crate::role::{DiskFault, DiskRequest, Effect, Level, Outbox};
 
 /// Reads under way for all peers at a time: also of those that are gone meanwhile.
 const OPEN_READ_COUNT_MAX: usize = 4_096;
@@ -64,12 +64,13 @@ impl Reads {
 
     /// Reads under way for a peer.
     #[cfg(debug_assertions)]
-    pub(super) fn count_of(&self, peer: PeerId) -> usize {
+    pub(super) fn count_of(&self, peer: crate::role::PeerId) -> usize {
         let askers = self.open.values().filter_map(ReadFor::asker);
         askers.filter(|asker| asker.peer == peer).count()
     }
 }
 
+#[cfg(debug_assertions)]
 impl ReadFor {
     const fn asker(&self) -> Option<Asker> {
         match self {

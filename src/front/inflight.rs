@@ -325,6 +325,7 @@ impl Flight {
         ANSWER_COUNT_MAX <= self.answers.len()
     }
 
+    #[cfg(debug_assertions)]
     /// Have all answers been written?
     pub(super) fn is_answer_list_empty(&self) -> bool {
         self.answers.is_empty() && self.answered.is_empty()

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use crate::log::BLOCK_HEADER_SIZE;
-use crate::model::{ENTRY_SIZE, LogEnd, LogTime, Place, Seq, to_u64, to_usize};
+use crate::model::{ENTRY_SIZE, LogEnd, Place, Seq, to_u64, to_usize};
 use crate::role::{Outbox, PeerId};
 
 use super::fronts::Fronts;
@@ -145,7 +145,7 @@ impl Commit {
         assert!(self.durable <= applied.seq);
         assert!(self.acked <= applied.seq);
         // (3) The blocks in flight are consecutive and end with the applied one.
-        let mut time = LogTime(0);
+        let mut time = crate::model::LogTime(0);
         for (block, next) in self.pending.iter().zip(self.pending.iter().skip(1)) {
             assert!(block.end.seq.next() == next.end.seq);
             assert!(block.end.offset <= next.offset);
