@@ -158,7 +158,7 @@ impl Start {
         let Some(new) = &self.options.create else {
             let text = "this folder holds no authority file. A new cluster is made only on \
                         demand: `counterfoil backup --create`. If there was one, restore the \
-                        folder, or rebuild it from the nodes: `counterfoil backup recover`";
+                        folder: rebuilding it from the nodes is not there yet";
             return end(ExitCode::Usage, text, out);
         };
         if let Err(error) = new.check() {
@@ -188,7 +188,7 @@ impl Start {
         if let Some(report) = report {
             let text = format!(
                 "no authority file, but log {log} of cluster {} is here: no new cluster is made \
-                 over it. Restore the file, or rebuild: `counterfoil backup recover`",
+                 over it. Restore the file: rebuilding it is not there yet",
                 report.cluster
             );
             return end(ExitCode::Damage, &text, out);
@@ -308,7 +308,7 @@ impl Running {
             if member.term.0 != 0 {
                 let text = format!(
                     "log {log} is gone, though {} terms of it were granted: the folder is not \
-                     served. Restore it, or rebuild: `counterfoil backup recover`",
+                     served. Restore it: rebuilding it is not there yet",
                     member.term
                 );
                 self.alarm_and_exit(text, out);
