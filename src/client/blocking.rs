@@ -15,7 +15,7 @@ use crate::clock::{Clock, Now, Tick};
 use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX, LIST_ROW_COUNT_MAX};
 use crate::model::{
     AccountSettings, ClusterId, Currency, Flags, Incarnation, Operation, OperationId, Random,
-    Receipt, ReceiptFlags, Row, UserId, to_usize,
+    Receipt, ReceiptFlags, ResultCode, Row, UserId, to_usize,
 };
 use crate::protocol::AuditRow;
 
@@ -186,16 +186,22 @@ impl Client {
         self.execute(&Operation::get(user, currency))
     }
 
-    /// Shows all accounts of a user, by currency. Each page of 256 is exact at its own moment.
+    /// Shows all accounts of a user, by currency; a user without any is refused as `not_found`.
+    /// Each page of 256 is exact at its own moment.
     pub fn list(&mut self, user: UserId) -> Result<Vec<Row>, ClientError> {
         let mut rows: Vec<Row> = Vec::new();
         let mut from = 0;
         loop {
             let page = Operation::list(user, from, LIST_ROW_COUNT_MAX);
-            let has_more = self.execute_with(&page, |answers| {
+            let shown = self.run(&page, |answers| {
                 rows.extend_from_slice(answers.rows(0));
                 answers.receipts()[0]
             })?;
+            if shown.code == ResultCode::NotFound && !rows.is_empty() {
+                // All that was left was closed since the page before.
+                return Ok(rows);
+            }
+            let has_more = ClientError::of(shown, None)?;
             let next = rows.last().and_then(|row| row.currency.checked_add(1));
             match next {
                 Some(next) if has_more.flags.has(ReceiptFlags::MORE) => {

@@ -301,6 +301,12 @@ impl Ledger {
         numbers.next().is_some()
     }
 
+    /// Does the user have any account?
+    #[must_use]
+    pub fn has_accounts(&self, user: UserId) -> bool {
+        self.table.numbers_of(user, 0).next().is_some()
+    }
+
     /// The horizon that is due, if it is above the present one: log it as [`Entry::Horizon`].
     ///
     /// Ids are forgotten after 24 hours, or sooner when seven eighths of the table are used, but

@@ -92,7 +92,14 @@ impl Running {
         }
         let last = accounts.iter().map(|account| account.place).max();
         self.scratch.accounts = accounts;
-        let mut receipt = Receipt::bare(source.index, ResultCode::Ok);
+        // A page behind the user's last account is empty; a user without accounts is not there.
+        let is_known = !self.scratch.rows.is_empty() || self.ledger.has_accounts(user);
+        let code = if is_known {
+            ResultCode::Ok
+        } else {
+            ResultCode::NotFound
+        };
+        let mut receipt = Receipt::bare(source.index, code);
         receipt.amount = self.shown_time(turn);
         if more {
             receipt.flags = ReceiptFlags::MORE;

@@ -70,6 +70,10 @@ fn every_verb_does_what_it_says() {
         "--open",
     ]);
     assert_eq!(json(&second)["created"], true);
+    let nobody = cli(&["list", "43"]);
+    assert_eq!(code(&nobody), 1);
+    let error: Value = serde_json::from_str(&err(&nobody)).unwrap();
+    assert_eq!(error["error"]["name"], "not_found");
     let listed = json(&cli(&["list", "42"]));
     let accounts = listed["accounts"].as_array().unwrap();
     assert_eq!(accounts.len(), 2);
