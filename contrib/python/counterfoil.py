@@ -71,7 +71,7 @@ class Client:
     def execute(self, operations):
         """Sends a batch; the receipts in its order. Rows of a listing are in `rows` after it."""
         self.request += 1
-        body = struct.pack("<IIII", 5000, 0, len(operations), 0) + b"".join(operations)
+        body = struct.pack("<II", len(operations), 5000) + b"".join(operations)
         self.socket.sendall(frame(REQUEST, body, self.request))
         receipts, self.rows = {}, []
         while len(receipts) < len(operations):
