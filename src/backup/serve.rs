@@ -17,12 +17,6 @@ use crate::protocol::{
 };
 use crate::role::{DiskFault, DiskRequest, Effect, Level, Outbox};
 
-/// Reads under way for all peers at a time: also of those that are gone meanwhile.
-const OPEN_READ_COUNT_MAX: usize = 4_096;
-
-/// Askers for a checkpoint that wait until a newer one is made.
-const HELD_COUNT_MAX: usize = 64;
-
 /// What a read is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadFor {
@@ -128,7 +122,7 @@ impl Running {
         };
         if stream.retention.making {
             // The file is about to be replaced: pieces of two of them fit nobody.
-            if stream.retention.held.len() < HELD_COUNT_MAX {
+            if stream.retention.held.len() < limits::BACKUP_HELD_COUNT_MAX {
                 stream.retention.held.push((asker, ask));
             } else {
                 let text = "the checkpoint is being made anew";
@@ -176,7 +170,7 @@ impl Running {
         if !peer.is_established() {
             return None;
         }
-        if max <= peer.read_count || OPEN_READ_COUNT_MAX <= self.reads.open.len() {
+        if max <= peer.read_count || limits::BACKUP_READ_COUNT_MAX <= self.reads.open.len() {
             let text = format!("more than {max} reads at a time, or too many of all peers");
             self.refuse(asker, RefusalCode::TooManyFrames, &text, out);
             return None;
@@ -280,7 +274,7 @@ impl Running {
                 }
             }
             Some(ReadFor::Age { log, .. }) => {
-                let again = self.turn.plus_ms(super::upkeep::BACKGROUND_RETRY_MS);
+                let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
                 if let Some(stream) = self.streams.get_mut(&log) {
                     stream.retention.age_failed(again);
                 }

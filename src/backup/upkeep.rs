@@ -16,9 +16,6 @@ use crate::model::{LogEnd, LogNumber, Seq};
 use crate::protocol::{Beat, Fetch, MemberState};
 use crate::role::{CheckpointInfo, DiskFault, DiskRequest, Effect, FileName, Level, Outbox};
 
-/// Pause before background work that failed is tried again.
-pub(super) const BACKGROUND_RETRY_MS: u64 = 60_000;
-
 /// Segments of log at least between two checkpoints: less would write the state too often.
 const CHECKPOINT_SEGMENT_COUNT_MIN: u64 = 2;
 
@@ -281,7 +278,7 @@ impl Running {
     /// The first block behind a segment was read: nothing in the segment is younger.
     pub(super) fn on_age(&mut self, log: LogNumber, segment: u64, blocks: &[u8]) {
         let cluster = self.authority.record().cluster;
-        let again = self.turn.plus_ms(BACKGROUND_RETRY_MS);
+        let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
         let Some(stream) = self.streams.get_mut(&log) else {
             return;
         };
@@ -305,7 +302,7 @@ impl Running {
             stream.retention.retiring = false;
             if first_offset <= stream.first_offset {
                 // Held by a reader: later.
-                let again = self.turn.plus_ms(BACKGROUND_RETRY_MS);
+                let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
                 stream.retention.retire_due = again;
             }
             stream.first_offset = stream.first_offset.max(first_offset);
@@ -314,7 +311,7 @@ impl Running {
     }
 
     pub(super) fn on_retire_failed(&mut self, log: LogNumber) {
-        let again = self.turn.plus_ms(BACKGROUND_RETRY_MS);
+        let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
         if let Some(stream) = self.streams.get_mut(&log) {
             stream.retention.retiring = false;
             stream.retention.retire_due = again;
@@ -348,7 +345,7 @@ impl Running {
         info: Option<CheckpointInfo>,
         out: &mut Outbox,
     ) {
-        let again = self.turn.plus_ms(BACKGROUND_RETRY_MS);
+        let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
         let Some(stream) = self.streams.get_mut(&log) else {
             return;
         };

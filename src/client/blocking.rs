@@ -12,19 +12,15 @@ use super::session::{Action, Answers, Question, Session, SessionOptions, Ticket,
 use super::wire::{Came, Wire};
 use super::{ClientError, Options};
 use crate::clock::{Clock, Now, Tick};
-use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX, LIST_ROW_COUNT_MAX};
+use crate::limits::{
+    BATCH_COUNT_MAX, CLIENT_BATCHES_IN_FLIGHT_MAX, CLIENT_IDLE_MS, DEADLINE_MS_MAX,
+    LIST_ROW_COUNT_MAX,
+};
 use crate::model::{
     AccountSettings, ClusterId, Currency, Flags, Incarnation, Operation, OperationId, Random,
     Receipt, ReceiptFlags, ResultCode, Row, UserId, to_usize,
 };
 use crate::protocol::AuditRow;
-
-/// Idle time after which a call first looks whether the connection is still there, in
-/// milliseconds: what is sent on a dead one is in doubt until it is sent again.
-const IDLE_MS: u64 = 100;
-
-/// Batches of one call of [`Client::batch`] in flight: enough to keep a cluster busy.
-const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
@@ -270,9 +266,9 @@ impl Client {
     /// whole only before anything is sent, when earlier tickets leave no room.
     pub fn batch(&mut self, operations: &[Operation]) -> Result<Vec<Answer>, ClientError> {
         let mut answers = Vec::with_capacity(operations.len());
-        let mut tickets = VecDeque::with_capacity(CHUNKS_IN_FLIGHT_MAX);
+        let mut tickets = VecDeque::with_capacity(CLIENT_BATCHES_IN_FLIGHT_MAX);
         for chunk in operations.chunks(to_usize(u64::from(BATCH_COUNT_MAX))) {
-            let is_full = tickets.len() == CHUNKS_IN_FLIGHT_MAX;
+            let is_full = tickets.len() == CLIENT_BATCHES_IN_FLIGHT_MAX;
             if is_full || self.session.room() < chunk.len() {
                 self.collect(tickets.pop_front(), &mut answers)?;
             }
@@ -385,7 +381,7 @@ impl Client {
     /// After an idle time: sees what came, and whether the connection ended, before anything new
     /// is sent on it.
     fn wake(&mut self) {
-        if self.turned_at.plus_ms(IDLE_MS) <= self.clock.now().tick {
+        if self.turned_at.plus_ms(CLIENT_IDLE_MS) <= self.clock.now().tick {
             self.turn(Wait::No);
         }
     }

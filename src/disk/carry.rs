@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checkpoints::{Incoming, Loading};
-use super::fold::{FOLD_RECORD_COUNT_MAX, make_checkpoint};
+use super::fold::make_checkpoint;
 use super::replica::Replicas;
 use super::shared::{Newest, Shared, View, fault_of};
+use crate::limits::FOLD_RECORD_COUNT_MAX;
 use crate::log::{
     Checkpoint, Log, LogError, Opening, Recovered, SmallFile, Verify, checkpoint_name,
     checkpoint_offsets, load, log_dir, put_aside, save, tidy_checkpoints,

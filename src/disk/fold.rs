@@ -17,9 +17,6 @@ use crate::role::CheckpointInfo;
 use super::checkpoints::{section_of, tag_of};
 use super::shared::{Newest, Shared};
 
-/// Records of one delta at most: about 150 MiB.
-pub(super) const FOLD_RECORD_COUNT_MAX: u64 = 1 << 20;
-
 /// Bytes of the log read at a time.
 const READ_SIZE: u32 = 1 << 20;
 

@@ -11,13 +11,11 @@ use super::checkpoints::Loading;
 use super::fold::{replay, start};
 use super::shared::Shared;
 use crate::ledger::{Ledger, LedgerOptions, Supply};
+use crate::limits::REPLICA_STEP_SIZE;
 use crate::log::{Log, LogError};
 use crate::model::{Entry, LogEnd, LogNumber, LogTime, Place};
 use crate::protocol::AuditRow;
 use crate::role::DiskReply;
-
-/// Bytes of the log taken in by one request.
-const STEP_SIZE: u64 = 4 << 20;
 
 /// Bytes of the log read at a time.
 const READ_SIZE: u32 = 1 << 20;
@@ -53,7 +51,7 @@ impl Replicas {
         through: &LogEnd,
         ring_key: u128,
     ) -> Result<DiskReply, LogError> {
-        let replica = self.replica(log, through, ring_key, STEP_SIZE)?;
+        let replica = self.replica(log, through, ring_key, REPLICA_STEP_SIZE)?;
         Ok(DiskReply::ReplicaAt {
             log,
             end: replica.end,

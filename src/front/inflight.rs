@@ -10,7 +10,7 @@ use super::deadlines::Wheel;
 use super::pool::{Key, Pool};
 use super::target::Target;
 use crate::clock::Tick;
-use crate::limits::RETRY_MS;
+use crate::limits::{FRONT_ANSWER_COUNT_MAX, RETRY_MS};
 use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_usize};
 use crate::protocol::ReceiptsWriter;
 use crate::role::Outbox;
@@ -19,10 +19,6 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// No cell, at the ends of the lists.
 pub(super) const NONE: u32 = u32::MAX;
-
-/// Answers that are gathered before they are written out within a turn: what joins them per
-/// batch must not grow with the size of the turn.
-const ANSWER_COUNT_MAX: usize = 65_536;
 
 /// The retry pause doubles this often at most: 160 ms. Longer would add latency to a node's
 /// return, shorter would make a front beat on a node that is busy.
@@ -322,7 +318,7 @@ impl Flight {
 
     /// Are there so many answers that they should be written before the turn ends?
     pub(super) fn is_answer_list_full(&self) -> bool {
-        ANSWER_COUNT_MAX <= self.answers.len()
+        FRONT_ANSWER_COUNT_MAX <= self.answers.len()
     }
 
     #[cfg(debug_assertions)]

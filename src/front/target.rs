@@ -10,13 +10,10 @@ use super::inflight::{Flight, Stage};
 use super::links::Purpose;
 use super::pool::{Key, Pool};
 use crate::clock::Tick;
-use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX};
+use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX, FRONT_SPARE_LIST_COUNT_MAX};
 use crate::model::{RingEpoch, to_usize};
 use crate::protocol::RequestWriter;
 use crate::role::{Outbox, PeerId};
-
-/// Lists of frames kept for the next ones: enough for a node's round trip at many turns.
-const SPARE_COUNT_MAX: usize = 256;
 
 /// A list with room for this many more than four times what is needed is not taken: small frames
 /// that stay unanswered for long must not sit on the memory of large ones.
@@ -250,7 +247,7 @@ impl Flight {
     }
 
     fn keep_spare(&mut self, mut refs: Vec<Key>) {
-        if self.spare_refs.len() < SPARE_COUNT_MAX {
+        if self.spare_refs.len() < FRONT_SPARE_LIST_COUNT_MAX {
             refs.clear();
             self.spare_refs.push(refs);
         }

@@ -11,16 +11,13 @@ use super::bits::{high_half, spread};
 use super::chunks::Chunks;
 use super::digest::record_hash;
 use super::directory::{Directory, goes_to_new};
+use crate::limits::ID_ROW_COUNT_MAX;
 use crate::model::{Place, to_u64};
 
 const ROW_MS_SHIFT: u32 = 13;
 
 /// Width of a row in ms of the ids' own time.
 pub const ID_ROW_MS: u64 = 1 << ROW_MS_SHIFT;
-
-/// Rows at a time. 24 hours and what may lie ahead need 10,600; more are possible only as long
-/// as a new log has no horizon.
-const ROW_COUNT_MAX: u64 = 1 << 14;
 
 /// Bytes of an id record in a checkpoint: row number, fingerprint, place.
 pub const ID_RECORD_SIZE: usize = 24;
@@ -228,7 +225,7 @@ impl Ids {
 
     /// Is there room for a row, as far as rows go?
     pub(super) fn has_room(&self, row: u64) -> bool {
-        to_u64(self.rows.len()) < ROW_COUNT_MAX || self.rows.contains_key(&row)
+        to_u64(self.rows.len()) < ID_ROW_COUNT_MAX || self.rows.contains_key(&row)
     }
 
     /// Places of all ids of `row` with this fingerprint.

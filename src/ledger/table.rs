@@ -12,15 +12,12 @@ use super::bits::{high_word, low_word, stream};
 use super::chunks::Chunks;
 use super::index::{Index, tag_of};
 use super::record::{AccountKey, AccountRecord};
-use crate::limits::{ACCOUNT_COUNT_MAX, CURRENCIES_PER_USER_MAX};
+use crate::limits::{ACCOUNT_COUNT_MAX, CLOSED_COUNT_KEPT, CURRENCIES_PER_USER_MAX};
 use crate::model::{AccountSettings, Place, Slot, UserId};
 
 /// No line, no side record.
 const NONE: u32 = u32::MAX;
 const _: () = assert!(ACCOUNT_COUNT_MAX < NONE);
-
-/// Lines of closed accounts that are kept before the oldest is used for another account.
-const CLOSED_COUNT_KEPT: u32 = 1 << 16;
 
 const MARK_FROZEN: u16 = 1;
 const MARK_CLOSED: u16 = 2;

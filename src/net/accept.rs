@@ -5,15 +5,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
+use crate::clock::Tick;
+use crate::limits;
+use crate::protocol::{Message, RefusalCode, Refused, VERSION_MAX, VERSION_MIN};
+use crate::role::{Level, Link};
 use bytes::BytesMut;
 use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-
-use super::ACCEPT_PAUSE_MS;
-use crate::clock::Tick;
-use crate::protocol::{Message, RefusalCode, Refused, VERSION_MAX, VERSION_MIN};
-use crate::role::{Level, Link};
 
 /// Connections that the system completes before we accept them.
 const BACKLOG: i32 = 1_024;
@@ -23,13 +22,6 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Interval of the system's further questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(4);
-
-/// Time after which bytes that the peer's system does not acknowledge end the connection.
-#[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Interval of lines about one listener's troubles.
-const SAY_MS: u64 = 1_000;
 
 /// Who comes in through a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +163,7 @@ impl Gate {
             Err(error) => {
                 self.say(now, lines, &format!("cannot accept error={error}"));
                 self.ready = false;
-                self.retry_at = Some(now.plus_ms(ACCEPT_PAUSE_MS));
+                self.retry_at = Some(now.plus_ms(limits::ACCEPT_PAUSE_MS));
                 if is_out_of_descriptors(&error) {
                     self.turn_away();
                 }
@@ -187,7 +179,7 @@ impl Gate {
             self.spare = open_spare();
             return;
         }
-        for _ in 0..crate::limits::ACCEPTS_PER_TURN_MAX {
+        for _ in 0..limits::ACCEPTS_PER_TURN_MAX {
             match self.listener.socket.accept() {
                 Ok((stream, _)) => refuse_at_once(stream),
                 Err(_nobody_or_still_no_room) => break,
@@ -198,7 +190,10 @@ impl Gate {
 
     /// At most one line per interval: a flood of peers is no flood of lines.
     fn say(&mut self, now: Tick, lines: &mut Vec<(Level, String)>, text: &str) {
-        if self.said_at.is_some_and(|at| now < at.plus_ms(SAY_MS)) {
+        if self
+            .said_at
+            .is_some_and(|at| now < at.plus_ms(limits::LISTENER_SAY_MS))
+        {
             return;
         }
         self.said_at = Some(now);
@@ -218,7 +213,7 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
             .with_interval(KEEPALIVE_INTERVAL),
     )?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_user_timeout(Some(Duration::from_millis(limits::WRITE_STALL_MS_MAX)))?;
     Ok(())
 }
 

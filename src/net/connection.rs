@@ -7,8 +7,8 @@ use mio::net::TcpStream;
 use super::deliver::{Delivered, End, Turn};
 use super::intake::{Arrived, Intake, Pool};
 use super::send_queue::{SendQueue, Written};
-use super::{PEER_FRAME_COUNT_MAX, STALL_PROGRESS_SIZE};
 use crate::clock::Tick;
+use crate::limits::{TURN_PEER_FRAME_COUNT_MAX, WRITE_PROGRESS_SIZE_MIN};
 use crate::model::to_usize;
 use crate::protocol::RefusalCode;
 use crate::role::{DialId, Link, PeerId};
@@ -323,7 +323,7 @@ impl Connection {
             self.deadlines.stall = None;
             self.writing.progress_size = 0;
         } else if self.deadlines.stall.is_none()
-            || STALL_PROGRESS_SIZE <= self.writing.progress_size
+            || WRITE_PROGRESS_SIZE_MIN <= self.writing.progress_size
         {
             self.deadlines.stall = Some(now.plus_ms(stall_ms_max));
             self.writing.progress_size = 0;
@@ -367,7 +367,7 @@ impl Connection {
         if matches!(self.phase, Phase::Strange) {
             1
         } else {
-            PEER_FRAME_COUNT_MAX
+            TURN_PEER_FRAME_COUNT_MAX
         }
     }
 

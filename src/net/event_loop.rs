@@ -12,23 +12,18 @@ use super::lanes::{LaneThreads, Report};
 use super::peers::peer_of;
 use super::signals::SignalSource;
 use super::sockets::Sockets;
-use super::{EXIT_FLUSH_MS_MAX, LANES_END_MS_MAX, Limits, Setup, Signals};
+use super::{Limits, Setup, Signals};
 use crate::clock::{Clock, Now, Tick};
+use crate::limits::{
+    DESCRIPTOR_RESERVE_COUNT, EVENT_COUNT_MAX, EXIT_FLUSH_MS_MAX, LANES_END_MS_MAX,
+    LISTENER_COUNT_MAX,
+};
 use crate::model::to_u64;
 use crate::role::{Effect, ExitCode, Input, Level, Outbox, Role};
 
 const BELL: Token = Token(usize::MAX);
 const SIGNAL: Token = Token(usize::MAX - 1);
 const GATE_LAST: usize = usize::MAX - 2;
-
-/// Listeners of one loop at most.
-const GATE_COUNT_MAX: usize = 16;
-
-/// Events taken at a time.
-const EVENT_COUNT_MAX: usize = 1_024;
-
-/// Descriptors that are not for peers: files of the disk, dialled links, listeners.
-const DESCRIPTOR_RESERVE: u64 = 128;
 
 /// Runs `role` until it asks for the end of the process, and returns how it ends.
 ///
@@ -44,7 +39,10 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
         mut say,
         on_ready,
     } = setup;
-    assert!(listeners.len() <= GATE_COUNT_MAX, "tokens are set aside");
+    assert!(
+        listeners.len() <= LISTENER_COUNT_MAX,
+        "tokens are set aside"
+    );
     let limits = limits_for_descriptors(limits.bounded(), to_u64(listeners.len()), &mut say);
     let result = (|| {
         let poll = Poll::new()?;
@@ -272,7 +270,7 @@ const fn gate_token(index: usize) -> Token {
 
 fn gate_index(token: Token) -> Option<usize> {
     let index = GATE_LAST.checked_sub(token.0)?;
-    (index < GATE_COUNT_MAX).then_some(index)
+    (index < LISTENER_COUNT_MAX).then_some(index)
 }
 
 /// Raises the process's limit of descriptors as far as it may, and lowers that of connections to
@@ -285,7 +283,7 @@ fn limits_for_descriptors(
     if gate_count == 0 {
         return limits;
     }
-    let wanted = gate_count * u64::from(limits.connection_count_max) + DESCRIPTOR_RESERVE;
+    let wanted = gate_count * u64::from(limits.connection_count_max) + DESCRIPTOR_RESERVE_COUNT;
     let limit = getrlimit(Resource::Nofile);
     let allowed = limit.maximum.unwrap_or(u64::MAX).min(wanted);
     let mut current = limit.current.unwrap_or(u64::MAX);
@@ -305,7 +303,7 @@ fn limits_for_descriptors(
     if wanted <= current {
         return limits;
     }
-    let count = (current.saturating_sub(DESCRIPTOR_RESERVE) / gate_count).max(1);
+    let count = (current.saturating_sub(DESCRIPTOR_RESERVE_COUNT) / gate_count).max(1);
     let connection_count_max = u32::try_from(count).unwrap_or(u32::MAX);
     let text =
         format!("fewer connections than wanted max={connection_count_max} descriptors={current}");

@@ -29,33 +29,6 @@ use crate::role::{Lanes, Level};
 pub use accept::{Listener, ListenerKind, needs_insecure};
 pub use event_loop::run;
 
-/// Time that a dial may take.
-const DIAL_MS_MAX: u64 = 3_000;
-
-/// Time in which what is queued at the end of the process must be taken.
-const EXIT_FLUSH_MS_MAX: u64 = 1_000;
-
-/// Time that a refused peer has to read why and to close its side.
-const LINGER_MS_MAX: u64 = 1_000;
-
-/// Time in which the disk threads must finish at the end of the process.
-const LANES_END_MS_MAX: u64 = 5_000;
-
-/// Pause of a listener that could not accept for want of descriptors or memory.
-const ACCEPT_PAUSE_MS: u64 = 50;
-
-/// Bytes taken with one read at most: one system call takes many frames.
-const SCRATCH_SIZE: usize = 256 << 10;
-
-/// Bytes of frames handed to a role before its turn ends: a turn stays short whatever frames hold.
-const TURN_SIZE_MAX: usize = 2 << 20;
-
-/// Frames of one peer before the next ready one has its turn.
-const PEER_FRAME_COUNT_MAX: u32 = 128;
-
-/// Bytes that a peer must take within the write stall limit to count as taking.
-const STALL_PROGRESS_SIZE: usize = 64 << 10;
-
 /// What a loop allows its peers. Settable downwards from [`Limits::standard`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

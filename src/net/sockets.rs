@@ -13,20 +13,17 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::Limits;
 use super::accept::{Gate, Knock, Listener, prepare, write_refusal};
 use super::connection::{Connection, Ending, Next, Overdue, Phase};
 use super::deliver::Turn;
 use super::intake::Pool;
 use super::peers::{Peers, token};
 use super::timers::Timers;
-use super::{DIAL_MS_MAX, LINGER_MS_MAX, Limits, SCRATCH_SIZE};
 use crate::clock::Tick;
 use crate::limits;
 use crate::protocol::RefusalCode;
 use crate::role::{CloseReason, DialId, Input, Level, Link, PeerId};
-
-/// Lateness up to which a peer is forgiven if bytes of it wait to be read: the loop was busy.
-const GRACE_MS: u64 = 1_000;
 
 /// See the module.
 pub(super) struct Sockets {
@@ -75,7 +72,7 @@ impl Sockets {
             endings: Vec::new(),
             notices: VecDeque::new(),
             lines: Vec::new(),
-            scratch: vec![0; SCRATCH_SIZE].into_boxed_slice(),
+            scratch: vec![0; limits::READ_SIZE_MAX].into_boxed_slice(),
             pool: Pool::default(),
         })
     }
@@ -247,7 +244,7 @@ impl Sockets {
                 continue;
             };
             let waits = overdue != Overdue::Stall && connection.listed && connection.is_open();
-            if waits && now < due.plus_ms(GRACE_MS) {
+            if waits && now < due.plus_ms(limits::LATE_MS_MAX) {
                 // Serving it arms the timer again.
                 continue;
             }
@@ -262,7 +259,7 @@ impl Sockets {
         let limits = self.limits;
         let ending = match connection.phase {
             Phase::Dialing(dial) => {
-                let error = format!("no answer within {DIAL_MS_MAX} ms");
+                let error = format!("no answer within {} ms", limits::DIAL_MS_MAX);
                 self.remove(peer);
                 self.notices.push_back(Input::DialFailed { dial, error });
                 return;
@@ -295,7 +292,7 @@ impl Sockets {
             prepare(&stream)?;
             let phase = Phase::Dialing(dial);
             let connection = Connection::new(stream, link, phase, limits::LINK_FRAME_SIZE_MAX);
-            self.add(connection, Interest::WRITABLE, DIAL_MS_MAX, now)
+            self.add(connection, Interest::WRITABLE, limits::DIAL_MS_MAX, now)
         });
         if let Err(error) = opened {
             let error = error.to_string();
@@ -413,7 +410,7 @@ impl Sockets {
             return;
         }
         connection.phase = Phase::Lingering;
-        connection.deadlines.phase = Some(now.plus_ms(LINGER_MS_MAX));
+        connection.deadlines.phase = Some(now.plus_ms(limits::LINGER_MS_MAX));
         self.arm(peer);
         self.list(peer);
     }

@@ -13,12 +13,6 @@ use crate::role::{CheckpointInfo, DiskFault, DiskRequest, Effect, Level, Outbox}
 use super::restore::{read_offset, segment_of};
 use super::shared::{Failure, say};
 
-/// Pause after a checkpoint or a retirement that failed.
-const RETRY_MS: u64 = 30_000;
-
-/// Segments that are kept whatever their age: the loop reads them without waiting.
-const RECENT_SEGMENT_COUNT: u64 = 2;
-
 /// Whether one of a kind of request is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
@@ -167,7 +161,7 @@ impl Upkeep {
             return;
         }
         let newest = segment_of(committed.offset, self.segment_size);
-        let recent = (newest + 1).saturating_sub(RECENT_SEGMENT_COUNT);
+        let recent = (newest + 1).saturating_sub(limits::RECENT_SEGMENT_COUNT);
         let bound = recent.min(segment_of(checkpoint.end.offset, self.segment_size));
         let mut keep = self.first_segment;
         while keep < bound {
@@ -245,7 +239,7 @@ impl Upkeep {
             fault,
             text,
         } = *failure;
-        let retry = Job::Failed(now.tick.plus_ms(RETRY_MS));
+        let retry = Job::Failed(now.tick.plus_ms(limits::NODE_RETRY_MS));
         let what = match request {
             DiskRequest::PrepareSegment { .. } => {
                 self.prepare = Job::Failed(now.tick);
