@@ -142,6 +142,11 @@ pub const CLIENT_QUEUE_SIZE_HIGH: u32 = 4 << 20;
 /// Bytes queued for a client at which it is read from again.
 pub const CLIENT_QUEUE_SIZE_LOW: u32 = 1 << 20;
 
+/// Bytes that all clients of a loop together may make it keep (beginnings of frames, answers not
+/// taken) before none of them begins another frame; above twice as many, whoever needs more is
+/// sent away. Room for hundreds of full frames: ten thousand small ones never get there.
+pub const CLIENT_BUFFERS_SIZE_MAX: u32 = 256 << 20;
+
 /// Bytes queued for a peer of the cluster above which its link is closed and dialled anew.
 pub const LINK_QUEUE_SIZE_MAX: u32 = 256 << 20;
 
@@ -357,6 +362,30 @@ pub const REFUSAL_TEXT_SIZE_MAX: u32 = 400;
 
 /// Rows in one frame of the audit at most.
 pub const AUDIT_ROW_COUNT_MAX: u32 = 4_096;
+
+/// Bytes of what a loop keeps of one connection besides its bytes on their way.
+pub const CONNECTION_SIZE_MAX: u64 = 1_024;
+
+/// Bytes of memory of one account: a line of 64 bytes, its places in two indexes, and room of
+/// half-filled pages. A test of the ledger holds it.
+pub const ACCOUNT_MEMORY_SIZE_MAX: u64 = 100;
+
+/// Bytes of memory of one remembered id: 16 bytes in a page that is at least 7/16 full, and its
+/// share of the directory.
+pub const ID_MEMORY_SIZE_MAX: u64 = 40;
+
+/// Bytes of memory of one row of ids, however few it has: a page and the least directory.
+pub const ID_ROW_MEMORY_SIZE_MAX: u64 = 2_048;
+
+/// Bytes of memory of one operation that a front holds: the operation, its batch, its place in
+/// lists and frames, in tables that double.
+pub const FRONT_OPERATION_MEMORY_SIZE_MAX: u64 = 1_024;
+
+/// Bytes of memory of one operation that waits on a node for a cold entry.
+pub const PARKED_MEMORY_SIZE_MAX: u64 = 1_024;
+
+/// Bytes of memory of one record of a fold's delta.
+pub const FOLD_RECORD_MEMORY_SIZE_MAX: u64 = 192;
 
 const _: () = assert!(usize::BITS == 64);
 const _: () = assert!(BATCH_COUNT_MAX * 96 + 64 <= FRAME_SIZE_MAX);

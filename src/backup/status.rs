@@ -12,6 +12,7 @@
 //! uptime_ms, clock_ms, address, incarnation
 //! disk_free_size      0 while something does not fit
 //! disk_exhausted      something did not fit
+//! memory              { size_max, parts, for_each }: the most memory that the backup may use
 //! alarms, digest_matches, digest_mismatches, damaged_reads      counted since the start
 //! followers, connections
 //! last_audit          null | { time_ms, currencies, differing }
@@ -43,7 +44,22 @@ use crate::clock::Now;
 use crate::limits;
 use crate::model::{NodeId, to_usize};
 use crate::protocol::{MemberState, Message};
-use crate::role::Outbox;
+use crate::role::{MemoryPlan, Outbox};
+
+/// The most memory that this backup may use.
+fn memory_of(plan: &MemoryPlan) -> Value {
+    let map = |parts: &[(&'static str, u64)]| {
+        let pairs = parts
+            .iter()
+            .map(|(name, size)| ((*name).to_owned(), json!(size)));
+        Value::Object(pairs.collect())
+    };
+    json!({
+        "size_max": plan.total(),
+        "parts": map(plan.parts()),
+        "for_each": map(plan.growing()),
+    })
+}
 
 impl Running {
     pub(super) fn tell_status(&mut self, now: Now, asker: Asker, out: &mut Outbox) {
@@ -108,6 +124,7 @@ impl Running {
             "address": self.options.address.to_string(),
             "incarnation": self.options.incarnation.to_string(),
             "disk_free_size": self.free_size(),
+            "memory": memory_of(&self.options.limits.memory_plan()),
             "disk_exhausted": self.disk.exhausted,
             "alarms": self.counters.alarms,
             "digest_matches": self.counters.digest_matches,

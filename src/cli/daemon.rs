@@ -12,12 +12,12 @@ use super::output::{error_line, line};
 use crate::backup::{Backup, BackupLimits, BackupOptions, NewCluster, NewNode};
 use crate::clock::Clock;
 use crate::disk::{self, DiskOptions};
-use crate::front::{Front, FrontLimits, FrontOptions, Roles, Strategy};
+use crate::front::{self, Front, FrontLimits, FrontOptions, Roles, Strategy};
 use crate::limits;
 use crate::model::{ClusterId, Incarnation, NodeId};
 use crate::net::{self, Listener, ListenerKind, Setup, Signals};
 use crate::node::{Node, NodeLimits, NodeOptions};
-use crate::role::{ExitCode, Lanes, Level, Role};
+use crate::role::{ExitCode, Lanes, Level, MemoryPlan, Role};
 
 /// What every daemon has.
 #[derive(Clone, Debug, clap::Args)]
@@ -159,6 +159,7 @@ pub(super) fn front(flags: &FrontFlags) -> Result<ExitCode, Failure> {
         StrategyName::LeastLoad => Strategy::LeastLoad,
         StrategyName::RoundRobin => Strategy::RoundRobin,
     };
+    let limits = FrontLimits::default();
     let mut front = Front::new(FrontOptions {
         roles: roles(flags)?,
         strategy,
@@ -167,9 +168,10 @@ pub(super) fn front(flags: &FrontFlags) -> Result<ExitCode, Failure> {
         seed: random_u64()?,
         cluster: None,
         incarnation: incarnation()?,
-        limits: FrontLimits::default(),
+        limits,
     });
-    Ok(run(&mut front, "front", listener, None))
+    let plan = front::memory_plan(&limits);
+    Ok(run(&mut front, "front", listener, None, &plan))
 }
 
 fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
@@ -188,7 +190,7 @@ fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
 pub(super) fn node(flags: &NodeFlags) -> Result<ExitCode, Failure> {
     let listener = bind(flags.listen, ListenerKind::Cluster, &flags.common)?;
     let disk = open_disk(&flags.data_dir, disk::FolderKind::Node)?;
-    let mut node = Node::new(NodeOptions {
+    let options = NodeOptions {
         id: flags.id,
         backup: flags.backup,
         address: listener.local_addr(),
@@ -196,13 +198,11 @@ pub(super) fn node(flags: &NodeFlags) -> Result<ExitCode, Failure> {
         cluster: None,
         id_count_max: flags.ids_max,
         limits: NodeLimits::default(),
-    });
-    Ok(run(
-        &mut node,
-        &format!("node {}", flags.id),
-        listener,
-        Some(disk),
-    ))
+    };
+    let plan = options.memory_plan();
+    let mut node = Node::new(options);
+    let name = format!("node {}", flags.id);
+    Ok(run(&mut node, &name, listener, Some(disk), &plan))
 }
 
 pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
@@ -225,7 +225,8 @@ pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
         limits: BackupLimits::STANDARD,
         id_seed: random_u64()?,
     });
-    Ok(run(&mut backup, "backup", listener, Some(disk)))
+    let plan = BackupLimits::STANDARD.memory_plan();
+    Ok(run(&mut backup, "backup", listener, Some(disk), &plan))
 }
 
 fn bind(address: SocketAddr, kind: ListenerKind, common: &Common) -> Result<Listener, Failure> {
@@ -266,6 +267,7 @@ fn run(
     name: &str,
     listener: Listener,
     lanes: Option<Arc<dyn Lanes>>,
+    plan: &MemoryPlan,
 ) -> ExitCode {
     let clock = Clock::start();
     let name = name.to_owned();
@@ -282,6 +284,7 @@ fn run(
             ms % 1_000
         ));
     };
+    say(Level::Info, &plan.to_string());
     let setup = Setup {
         listeners: vec![listener],
         lanes,

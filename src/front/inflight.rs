@@ -10,8 +10,8 @@ use super::deadlines::Wheel;
 use super::pool::{Key, Pool};
 use super::target::Target;
 use crate::clock::Tick;
-use crate::limits::{FRONT_ANSWER_COUNT_MAX, RETRY_MS};
-use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_usize};
+use crate::limits::{FRONT_ANSWER_COUNT_MAX, FRONT_OPERATION_MEMORY_SIZE_MAX, RETRY_MS};
+use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_u64, to_usize};
 use crate::protocol::ReceiptsWriter;
 use crate::role::Outbox;
 
@@ -102,6 +102,10 @@ struct Answer {
     receipt: Receipt,
     next: u32,
 }
+
+/// In tables that double, with the neighbours of their cells and their keys in frames.
+const OP_MEMORY_SIZE: usize = 2 * (size_of::<Op>() + size_of::<Batch>() + 8 * size_of::<Key>());
+const _: () = assert!(to_u64(OP_MEMORY_SIZE) <= FRONT_OPERATION_MEMORY_SIZE_MAX);
 
 /// An operation as it arrives.
 #[derive(Clone, Copy, Debug)]

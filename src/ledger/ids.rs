@@ -440,6 +440,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::limits::{ID_MEMORY_SIZE_MAX, ID_ROW_MEMORY_SIZE_MAX};
     use crate::model::{LogNumber, Random};
 
     fn item(row: u64, fingerprint: u64, offset: u64) -> IdItem {
@@ -490,6 +491,23 @@ mod tests {
             ids.pages.count() <= page_count + page_count / 8,
             "pages are used again"
         );
+    }
+
+    #[test]
+    fn an_id_takes_at_most_40_bytes_and_a_row_2_kib() {
+        assert_eq!((ID_MEMORY_SIZE_MAX, ID_ROW_MEMORY_SIZE_MAX), (40, 2_048));
+        let mut random = Random::new(8);
+        let mut ids = Ids::new();
+        let empty_size = ids.memory_size();
+        for count in 1..=200_000_u64 {
+            ids.insert(item(count % 7, random.u64() | 1, count));
+            if count.is_multiple_of(1 << 10) {
+                let size = ids.memory_size() - empty_size;
+                // Chunks of pages and of their states are reserved whole.
+                let size_max = count * ID_MEMORY_SIZE_MAX + 7 * ID_ROW_MEMORY_SIZE_MAX + (2 << 20);
+                assert!(size <= size_max, "{count} ids take {size} bytes");
+            }
+        }
     }
 
     #[test]

@@ -423,6 +423,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::limits::ACCOUNT_MEMORY_SIZE_MAX;
     use crate::model::{LogNumber, Random};
 
     fn record(random: &mut Random, place: u64) -> AccountRecord {
@@ -514,6 +515,7 @@ mod tests {
 
     #[test]
     fn an_account_takes_at_most_100_bytes() {
+        assert_eq!(ACCOUNT_MEMORY_SIZE_MAX, 100);
         let mut table = Table::new(5);
         let mut random = Random::new(6);
         let empty_size = table.memory_size();
@@ -529,7 +531,8 @@ mod tests {
             table.insert(&record, Found::Missing, None);
             if 400_000 <= count && count.is_multiple_of(1 << 14) {
                 let size = table.memory_size() - empty_size;
-                assert!(size <= 100 * count, "{count} accounts take {size} bytes");
+                let size_max = ACCOUNT_MEMORY_SIZE_MAX * count;
+                assert!(size <= size_max, "{count} accounts take {size} bytes");
             }
         }
     }

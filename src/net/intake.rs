@@ -59,6 +59,11 @@ impl Intake {
         &self.buffer[self.start..self.end]
     }
 
+    /// Bytes of memory.
+    pub(super) const fn memory_size(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Whether nothing is there.
     pub(super) const fn is_empty(&self) -> bool {
         self.start == self.end

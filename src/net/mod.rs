@@ -4,6 +4,7 @@
 //! nothing of what frames mean beyond the refusals that it sends itself.
 
 mod accept;
+mod budget;
 mod connection;
 mod deliver;
 mod event_loop;
@@ -44,6 +45,9 @@ pub struct Limits {
     pub client_queue_size_high: u32,
     /// Bytes queued for a client at which it is read from again.
     pub client_queue_size_low: u32,
+    /// Bytes that all clients together may make the loop keep before none of them begins another
+    /// frame; above twice as many, whoever needs more is sent away.
+    pub client_buffers_size_max: u32,
     /// Bytes queued for any peer above which its connection is closed.
     pub queue_size_max: u32,
 }
@@ -59,6 +63,7 @@ impl Limits {
             write_stall_ms_max: limits::WRITE_STALL_MS_MAX,
             client_queue_size_high: limits::CLIENT_QUEUE_SIZE_HIGH,
             client_queue_size_low: limits::CLIENT_QUEUE_SIZE_LOW,
+            client_buffers_size_max: limits::CLIENT_BUFFERS_SIZE_MAX,
             queue_size_max: limits::LINK_QUEUE_SIZE_MAX,
         }
     }
@@ -79,6 +84,9 @@ impl Limits {
                 .client_queue_size_low
                 .min(standard.client_queue_size_low)
                 .min(high),
+            client_buffers_size_max: self
+                .client_buffers_size_max
+                .min(standard.client_buffers_size_max),
             queue_size_max: self.queue_size_max.min(standard.queue_size_max),
         }
     }

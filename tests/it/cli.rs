@@ -107,7 +107,13 @@ fn every_verb_does_what_it_says() {
 
     let status = cli(&["status"]);
     assert_eq!(code(&status), 0, "{}", out(&status));
-    assert_eq!(json(&status)["nodes"].as_array().unwrap().len(), 3);
+    let told = json(&status);
+    assert_eq!(told["nodes"].as_array().unwrap().len(), 3);
+    assert!(0 < told["memory"]["size_max"].as_u64().unwrap());
+    let shown = out(&run(&["status", "--addr", &addr]));
+    for word in ["healthy          true", "memory_size_max", "present"] {
+        assert!(shown.contains(word), "{shown}");
+    }
     cluster.stop().unwrap();
 }
 
