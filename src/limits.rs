@@ -363,6 +363,20 @@ pub const REFUSAL_TEXT_SIZE_MAX: u32 = 400;
 /// Rows in one frame of the audit at most.
 pub const AUDIT_ROW_COUNT_MAX: u32 = 4_096;
 
+/// Bytes of a log that are read from the device and verified at a time, in the background: a few
+/// milliseconds of the disk.
+pub const SCRUB_SIZE: u32 = 1 << 20;
+
+/// Time in which all sealed segments of a log are verified once: what rots is found within a day,
+/// long before both copies are likely to have rotted.
+pub const SCRUB_LAP_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Least time between two pieces: the check takes at most 50 MiB a second of the disk.
+pub const SCRUB_MS_MIN: u64 = 20;
+
+/// Longest time between two pieces: a small log is verified sooner than within a day.
+pub const SCRUB_MS_MAX: u64 = 1_000;
+
 /// Bytes of what a loop keeps of one connection besides its bytes on their way.
 pub const CONNECTION_SIZE_MAX: u64 = 1_024;
 

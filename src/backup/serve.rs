@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::Running;
 use super::connections::Asker;
 use crate::limits;
-use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place};
+use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place, to_u64};
 use crate::protocol::{
     CheckpointPart, EntryRead, Fetch, Fetched, MemberState, Members, Message, RefusalCode,
     SlotRuns, Table,
@@ -34,6 +34,8 @@ pub(super) enum ReadFor {
     },
     /// How old is a segment? Told by the first block behind it.
     Age { log: LogNumber, segment: u64 },
+    /// Does a piece of the sealed segments verify?
+    Scrub { log: LogNumber, offset: u64 },
 }
 
 /// Reads that are under way, by ticket.
@@ -71,7 +73,7 @@ impl ReadFor {
             Self::Blocks { asker, .. }
             | Self::Checkpoint { asker, .. }
             | Self::Entry { asker, .. } => Some(*asker),
-            Self::Proof { .. } | Self::Age { .. } => None,
+            Self::Proof { .. } | Self::Age { .. } | Self::Scrub { .. } => None,
         }
     }
 }
@@ -208,6 +210,11 @@ impl Running {
                 self.on_proof(log, &end, &block, blocks, out);
             }
             Some(ReadFor::Age { log, segment }) => self.on_age(log, segment, blocks),
+            Some(ReadFor::Scrub { log, .. }) => {
+                if let Some(stream) = self.streams.get_mut(&log) {
+                    stream.scrub.verified(offset, to_u64(blocks.len()));
+                }
+            }
             Some(ReadFor::Blocks { .. } | ReadFor::Checkpoint { .. } | ReadFor::Entry { .. })
             | None => (),
         }
@@ -258,9 +265,14 @@ impl Running {
         text: &str,
         out: &mut Outbox,
     ) {
+        let purpose = self.reads.end(ticket);
+        if let Some(ReadFor::Scrub { log, offset }) = purpose {
+            self.on_scrub_failed(log, offset, fault, text, out);
+            return;
+        }
         self.counters.damaged_reads += u64::from(*fault == DiskFault::Damage);
         self.say(Level::Alarm, format!("a read failed: {text}"), out);
-        match self.reads.end(ticket) {
+        match purpose {
             Some(
                 ReadFor::Blocks { asker, .. }
                 | ReadFor::Checkpoint { asker, .. }
@@ -279,7 +291,12 @@ impl Running {
                     stream.retention.age_failed(again);
                 }
             }
-            Some(ReadFor::Blocks { .. } | ReadFor::Checkpoint { .. } | ReadFor::Entry { .. })
+            Some(
+                ReadFor::Blocks { .. }
+                | ReadFor::Checkpoint { .. }
+                | ReadFor::Entry { .. }
+                | ReadFor::Scrub { .. },
+            )
             | None => (),
         }
     }

@@ -30,6 +30,7 @@
 //!   checkpoint        null | { seq, end_size, size }
 //!   replica           { seq, digest, memory_size, proved_seq, fault }: how far the running
 //!                     replica is, and at which block its digest was last equal to the node's
+//!   scrub             { offset, laps, found, last_found }: the check of its old segments here
 //! nodes_left_out      nodes for which there was no room in the text
 //! ```
 
@@ -167,6 +168,7 @@ impl Running {
             })
         });
         let replica = &stream.replica;
+        let (found_count, last_found) = stream.scrub.found();
         json!({
             "node": node.get(),
             "log": member.log.get(),
@@ -201,6 +203,12 @@ impl Running {
                 "memory_size": replica.memory_size,
                 "proved_seq": replica.proved.0,
                 "fault": replica.fault,
+            },
+            "scrub": {
+                "offset": stream.scrub.offset().min(stream.durable.offset),
+                "laps": stream.scrub.lap_count(),
+                "found": found_count,
+                "last_found": last_found,
             },
         })
     }

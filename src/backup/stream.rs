@@ -12,7 +12,7 @@ use crate::limits::{BACKUP_RECENT_BLOCK_COUNT, BACKUP_TERM_COUNT_MAX, RESEND_MS}
 use crate::log::{Block, ChainError};
 use crate::model::{LogEnd, LogNumber, NodeId, Seq, Term, TermStart};
 use crate::protocol::{Beat, MemberState};
-use crate::role::{CheckpointInfo, LogReport};
+use crate::role::{CheckpointInfo, LogReport, Scrub};
 
 /// A block on its way to the disk.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +80,8 @@ pub(super) struct Stream {
     pub(super) spare_failed: bool,
     /// Checkpoints and what may go.
     pub(super) retention: Retention,
+    /// The check of old segments.
+    pub(super) scrub: Scrub,
     /// Something is to be said to the owner at the end of the turn.
     pub(super) answer: Answer,
     /// From this block on appends failed for lack of space: nothing is taken until there is room.
@@ -135,6 +137,7 @@ impl Stream {
             spare: Spare::Unneeded,
             spare_failed: false,
             retention: Retention::default(),
+            scrub: Scrub::new(segment_size.max(1)),
             answer: Answer::default(),
             full_from: None,
             proving: false,
@@ -151,6 +154,7 @@ impl Stream {
         assert!(self.in_flight.is_empty());
         self.on_disk = OnDisk::Open;
         self.segment_size = report.segment_size;
+        self.scrub = Scrub::new(report.segment_size);
         self.first_offset = report.first_offset;
         self.accepted = report.end;
         self.durable = report.end;

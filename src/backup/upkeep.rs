@@ -246,6 +246,47 @@ impl Running {
         if let Some(segment) = stream.segment_to_retire(now.tick) {
             self.retire(log, segment, out);
         }
+        self.scrub(now, log, out);
+    }
+
+    /// Verifies the next piece of a log's sealed segments.
+    fn scrub(&mut self, now: Now, log: LogNumber, out: &mut Outbox) {
+        let Some(stream) = self.streams.get_mut(&log) else {
+            return;
+        };
+        let (first, end) = (stream.first_offset, stream.durable.offset);
+        if let Some(piece) = stream.scrub.next_piece(now.tick, first, end) {
+            let offset = piece.offset;
+            let ticket = self.reads.begin(ReadFor::Scrub { log, offset });
+            out.effect(Effect::Disk(DiskRequest::Scrub {
+                log,
+                offset,
+                below: piece.below,
+                ticket,
+            }));
+        }
+    }
+
+    /// A piece of a log's sealed segments does not verify.
+    pub(super) fn on_scrub_failed(
+        &mut self,
+        log: LogNumber,
+        offset: u64,
+        fault: &DiskFault,
+        text: &str,
+        out: &mut Outbox,
+    ) {
+        let Some(stream) = self.streams.get_mut(&log) else {
+            return;
+        };
+        if offset < stream.first_offset {
+            // Retired meanwhile.
+            stream.scrub.verified(offset, 0);
+        } else if stream.scrub.failed(offset, text) {
+            self.counters.damaged_reads += u64::from(*fault == DiskFault::Damage);
+            let text = format!("an old segment of log {log} does not verify: {text}");
+            self.say(Level::Alarm, text, out);
+        }
     }
 
     /// Retires the oldest segment once the node has forgotten every id in it.

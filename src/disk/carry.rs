@@ -9,7 +9,7 @@ use super::checkpoints::{Incoming, Loading};
 use super::fold::make_checkpoint;
 use super::replica::Replicas;
 use super::shared::{Newest, Shared, View, fault_of};
-use crate::limits::FOLD_RECORD_COUNT_MAX;
+use crate::limits::{FOLD_RECORD_COUNT_MAX, SCRUB_SIZE};
 use crate::log::{
     Checkpoint, Log, LogError, Opening, Recovered, SmallFile, Verify, checkpoint_name,
     checkpoint_offsets, load, log_dir, put_aside, save, tidy_checkpoints,
@@ -146,6 +146,21 @@ impl Worker {
                     blocks,
                 })
             }
+            DiskRequest::Scrub {
+                log,
+                offset,
+                below,
+                ticket,
+            } => {
+                let log_open = self.shared.log(log)?;
+                let (offset, blocks) = log_open.scrub(offset, below, SCRUB_SIZE)?;
+                Ok(DiskReply::BlocksRead {
+                    log,
+                    ticket,
+                    offset,
+                    blocks,
+                })
+            }
             DiskRequest::ReadEntry { place, ticket } => {
                 let slot = place.log().map(|log| self.shared.slot(log));
                 let entry = match slot.and_then(|slot| slot.log()) {
@@ -228,6 +243,7 @@ impl Worker {
             | DiskRequest::Append { .. }
             | DiskRequest::CutLog { .. }
             | DiskRequest::ReadBlocks { .. }
+            | DiskRequest::Scrub { .. }
             | DiskRequest::ReadEntry { .. } => unreachable!("carried out before"),
         }
     }

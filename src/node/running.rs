@@ -9,7 +9,7 @@ use crate::clock::{Now, Tick};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::log::{BlockBuilder, Verify, blocks};
-use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart};
+use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart, to_u64};
 use crate::protocol::{Appended, Beat, EntryRead};
 use crate::role::{
     DiskFault, DiskReply, DiskRequest, Effect, ExitCode, Level, LogView, Outbox, PeerId,
@@ -310,6 +310,12 @@ impl Running {
                 );
                 self.commit.durable(end.seq);
             }
+            DiskReply::BlocksRead {
+                ticket: upkeep::SCRUB_TICKET,
+                offset,
+                blocks,
+                ..
+            } => self.upkeep.scrubbed(offset, to_u64(blocks.len())),
             DiskReply::BlocksRead { ticket, blocks, .. } => {
                 return self.blocks_read(ticket, &blocks, shared, out);
             }

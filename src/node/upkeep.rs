@@ -8,7 +8,9 @@ use crate::clock::{Now, Tick};
 use crate::limits;
 use crate::log::Verify;
 use crate::model::{LogEnd, LogNumber, LogTime};
-use crate::role::{CheckpointInfo, DiskFault, DiskRequest, Effect, Level, Outbox};
+use crate::role::{
+    CheckpointInfo, DiskFault, DiskRequest, Effect, Level, Outbox, Scrub, ScrubPiece,
+};
 
 use super::restore::{read_offset, segment_of};
 use super::shared::{Failure, say};
@@ -50,6 +52,7 @@ pub(super) struct Upkeep {
     times: VecDeque<(u64, LogTime)>,
     /// The segment whose first block is being read.
     reading: Option<u64>,
+    scrub: Scrub,
 }
 
 impl Upkeep {
@@ -73,10 +76,11 @@ impl Upkeep {
             first_segment: segment_of(first_offset, verify.segment_size),
             times: times.into(),
             reading: None,
+            scrub: Scrub::new(verify.segment_size),
         }
     }
 
-    pub(super) const fn deadline(&self) -> Tick {
+    pub(super) fn deadline(&self) -> Tick {
         self.next_at
     }
 
@@ -119,6 +123,7 @@ impl Upkeep {
 
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Now, committed: &LogEnd, horizon_ms: u64, out: &mut Outbox) {
+        self.scrub_if_due(now, committed, out);
         if now.tick < self.next_at {
             return;
         }
@@ -183,6 +188,39 @@ impl Upkeep {
         }
     }
 
+    /// Verifies the next piece of the sealed segments.
+    fn scrub_if_due(&mut self, now: Now, committed: &LogEnd, out: &mut Outbox) {
+        let first = self.first_segment * self.segment_size;
+        let piece = self.scrub.next_piece(now.tick, first, committed.offset);
+        if let Some(ScrubPiece { offset, below }) = piece {
+            out.effect(Effect::Disk(DiskRequest::Scrub {
+                log: self.log,
+                offset,
+                below,
+                ticket: SCRUB_TICKET,
+            }));
+        }
+    }
+
+    /// A piece of the sealed segments verifies.
+    pub(super) const fn scrubbed(&mut self, offset: u64, size: u64) {
+        self.scrub.verified(offset, size);
+    }
+
+    /// A piece does not. The backup has the same bytes: a restart fetches them.
+    fn scrub_failed(&mut self, offset: u64, failure: &Failure<'_>, out: &mut Outbox) {
+        if offset < self.first_segment * self.segment_size {
+            // Retired meanwhile.
+            self.scrub.verified(offset, 0);
+        } else if self.scrub.failed(offset, failure.text) {
+            let text = format!(
+                "log {}: an old segment does not verify, a restart fetches it from the backup: {}",
+                self.log, failure.text
+            );
+            say(out, Level::Alarm, text);
+        }
+    }
+
     fn time_of(&self, segment: u64) -> Option<LogTime> {
         let at = self.times.partition_point(|(known, _)| *known < segment);
         let found = self.times.get(at).filter(|(known, _)| *known == segment);
@@ -239,6 +277,10 @@ impl Upkeep {
             fault,
             text,
         } = *failure;
+        if let DiskRequest::Scrub { offset, .. } = request {
+            self.scrub_failed(*offset, failure, out);
+            return true;
+        }
         let retry = Job::Failed(now.tick.plus_ms(limits::NODE_RETRY_MS));
         let what = match request {
             DiskRequest::PrepareSegment { .. } => {
@@ -263,6 +305,7 @@ impl Upkeep {
                 "read of an old segment"
             }
             DiskRequest::ReadBlocks { .. }
+            | DiskRequest::Scrub { .. }
             | DiskRequest::LoadFile { .. }
             | DiskRequest::SaveFile { .. }
             | DiskRequest::OpenLog { .. }
@@ -292,3 +335,6 @@ impl Upkeep {
 
 /// Ticket of reads for the age of a segment.
 pub(super) const TICKET: u64 = 1;
+
+/// Ticket of the check of old segments.
+pub(super) const SCRUB_TICKET: u64 = 2;

@@ -6,6 +6,7 @@
 mod disk;
 mod memory;
 mod outbox;
+mod scrub;
 
 use std::net::SocketAddr;
 
@@ -18,6 +19,7 @@ pub use disk::{
 };
 pub use memory::MemoryPlan;
 pub use outbox::{Outbox, Piece};
+pub use scrub::{Scrub, ScrubPiece};
 
 /// One connection of a role. Never used again after it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

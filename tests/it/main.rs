@@ -8,5 +8,6 @@ mod format;
 mod harness;
 mod hostile;
 mod recovery;
+mod small_disk;
 mod tidy;
 mod vectors;

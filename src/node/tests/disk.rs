@@ -324,6 +324,18 @@ impl TestDisk {
     fn take_other(&mut self, request: DiskRequest) {
         let log = log_number();
         match request {
+            DiskRequest::Scrub {
+                log,
+                offset,
+                below,
+                ticket,
+            } => self.take_other(DiskRequest::ReadBlocks {
+                log,
+                offset,
+                below,
+                size_max: 1 << 20,
+                ticket,
+            }),
             DiskRequest::ReadBlocks {
                 offset,
                 below,
