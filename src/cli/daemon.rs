@@ -77,6 +77,10 @@ pub(super) struct NodeFlags {
     /// Where fronts connect; port 0 = any, printed at start.
     #[arg(long, default_value = "127.0.0.1:6469", value_name = "HOST:PORT")]
     listen: SocketAddr,
+    /// Where fronts are told to connect, if that is not where this node listens (behind a
+    /// forwarder or an address translation).
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_advertised)]
+    advertise: Option<SocketAddr>,
     /// The backup.
     #[arg(long, value_name = "HOST:PORT")]
     backup: SocketAddr,
@@ -118,6 +122,17 @@ fn parse_node(text: &str) -> Result<NodeId, String> {
         .parse()
         .map_err(|error: std::num::ParseIntError| error.to_string())?;
     NodeId::new(number).ok_or_else(|| "0 is no node".to_owned())
+}
+
+/// Port 0 means "no address" on the wire.
+fn parse_advertised(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|error: std::net::AddrParseError| error.to_string())?;
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err("nobody can connect to that: a host and a port are needed".to_owned());
+    }
+    Ok(address)
 }
 
 fn parse_new_node(text: &str) -> Result<NewNode, String> {
@@ -193,7 +208,7 @@ pub(super) fn node(flags: &NodeFlags) -> Result<ExitCode, Failure> {
     let options = NodeOptions {
         id: flags.id,
         backup: flags.backup,
-        address: listener.local_addr(),
+        address: flags.advertise.unwrap_or(listener.local_addr()),
         incarnation: incarnation()?,
         cluster: None,
         id_count_max: flags.ids_max,
@@ -321,7 +336,15 @@ fn no_randomness() -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_segment_size;
+    use super::{parse_advertised, parse_segment_size};
+
+    #[test]
+    fn an_advertised_address_can_be_connected_to() {
+        assert!(parse_advertised("10.0.0.1:6469").is_ok());
+        for wrong in ["10.0.0.1:0", "0.0.0.0:6469", "[::]:6469", "6469", ""] {
+            assert!(parse_advertised(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn segment_sizes_have_units_and_bounds() {
