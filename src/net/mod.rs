@@ -4,6 +4,7 @@
 //! nothing of what frames mean beyond the refusals that it sends itself.
 
 mod accept;
+mod alarm;
 mod connection;
 mod deliver;
 mod event_loop;
@@ -27,7 +28,7 @@ use crate::limits;
 use crate::role::{Lanes, Level};
 
 pub use accept::{Listener, ListenerKind, needs_insecure};
-pub use event_loop::run;
+pub use event_loop::{run, run_precise};
 
 /// Time that a dial may take.
 const DIAL_MS_MAX: u64 = 3_000;
