@@ -6,6 +6,7 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::alarm::Alarm;
 use super::connection::Ending;
 use super::deliver::Turn;
 use super::lanes::{LaneThreads, Report};
@@ -23,13 +24,37 @@ use crate::role::{Effect, ExitCode, Input, Level, Outbox, Role};
 
 const BELL: Token = Token(usize::MAX);
 const SIGNAL: Token = Token(usize::MAX - 1);
-const GATE_LAST: usize = usize::MAX - 2;
+const ALARM: Token = Token(usize::MAX - 2);
+const GATE_LAST: usize = usize::MAX - 3;
+
+/// Longer delays are left to the poll's own timeout, which costs no system call: the last stretch
+/// is what has to be exact.
+const ALARM_DELAY_MAX: Duration = Duration::from_millis(2);
+
+/// What the poll's own timeout is exact to.
+const POLL_GRAIN: Duration = Duration::from_millis(1);
 
 /// Runs `role` until it asks for the end of the process, and returns how it ends.
 ///
 /// If the system does not give what a loop needs, that is said and the process ends as after
 /// damage: there is nothing that a role could do about it.
 pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
+    run_with(role, setup, Timing::Coarse)
+}
+
+/// The same with deadlines kept to the microsecond instead of the millisecond, at the price of one
+/// more system call per sleep: for a load generator that sends by a schedule.
+pub fn run_precise(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
+    run_with(role, setup, Timing::Precise)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timing {
+    Coarse,
+    Precise,
+}
+
+fn run_with(role: &mut impl Role, setup: Setup<'_>, timing: Timing) -> ExitCode {
     let Setup {
         listeners,
         lanes,
@@ -52,6 +77,10 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
             Signals::Handled => Some(SignalSource::new(&registry, SIGNAL)?),
             Signals::Ignored => None,
         };
+        let alarm = match timing {
+            Timing::Coarse => None,
+            Timing::Precise => Some(Alarm::new(&registry, ALARM)?),
+        };
         let sockets = Sockets::new(registry, limits, listeners, gate_token)?;
         let event_loop = EventLoop {
             role,
@@ -61,6 +90,7 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
             sockets,
             lanes: LaneThreads::new(lanes, waker),
             signals,
+            alarm,
             clock,
             say: &mut say,
             on_ready,
@@ -82,6 +112,8 @@ struct EventLoop<'a> {
     sockets: Sockets,
     lanes: LaneThreads,
     signals: Option<SignalSource>,
+    /// In place of the poll's own timeout, where that would be too coarse.
+    alarm: Option<Alarm>,
     clock: Clock,
     say: &'a mut dyn FnMut(Level, &str),
     on_ready: Box<dyn FnMut() + 'a>,
@@ -116,14 +148,23 @@ impl EventLoop<'_> {
             let next = due.into_iter().flatten().min();
             next.map(|tick| Duration::from_nanos(tick.since(self.clock.now().tick)))
         };
+        let timeout = match (&self.alarm, timeout) {
+            (Some(alarm), Some(delay)) if !delay.is_zero() && delay < ALARM_DELAY_MAX => {
+                alarm.set(delay)?;
+                None
+            }
+            // The poll rounds up to whole milliseconds: wakes too early, never too late.
+            (Some(_), Some(delay)) => Some(delay.saturating_sub(POLL_GRAIN)),
+            (Some(_) | None, timeout) => timeout,
+        };
         poll_once(&mut self.poll, &mut self.events, timeout)
     }
 
     fn note_events(&mut self, now: Tick) {
         for event in &self.events {
             match event.token() {
-                // Replies are looked for in every turn.
-                BELL => (),
+                // Replies are looked for in every turn, and so is what is due.
+                BELL | ALARM => (),
                 SIGNAL => {
                     if self.signals.as_mut().is_some_and(SignalSource::take) {
                         self.sockets.notices.push_back(Input::Stop);

@@ -4,6 +4,7 @@
 //! nothing of what frames mean beyond the refusals that it sends itself.
 
 mod accept;
+mod alarm;
 mod budget;
 mod connection;
 mod deliver;
@@ -28,7 +29,7 @@ use crate::limits;
 use crate::role::{Lanes, Level};
 
 pub use accept::{Listener, ListenerKind, needs_insecure};
-pub use event_loop::run;
+pub use event_loop::{run, run_precise};
 
 /// What a loop allows its peers. Settable downwards from [`Limits::standard`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

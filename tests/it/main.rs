@@ -1,6 +1,7 @@
 //! One binary for all integration tests: one link, one start.
 #![expect(clippy::unwrap_used, reason = "what fails in a test is the finding")]
 
+mod bench;
 mod cli;
 mod client;
 mod corpus;

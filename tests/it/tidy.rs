@@ -39,6 +39,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("net", &["clock", "limits", "model", "protocol", "role"]),
     ("client", &["clock", "limits", "model", "protocol"]),
     (
+        "bench",
+        &[
+            "client", "clock", "limits", "model", "net", "protocol", "role",
+        ],
+    ),
+    (
         "dev",
         &["client", "clock", "limits", "model", "protocol", "role"],
     ),
