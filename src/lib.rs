@@ -46,3 +46,6 @@ pub mod ring;
 #[cfg(feature = "daemon")]
 #[doc(hidden)]
 pub mod role;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
+pub mod sim;
