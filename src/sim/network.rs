@@ -73,8 +73,12 @@ pub(super) struct End {
     flight: VecDeque<(At, Parcel)>,
     flight_size: usize,
     last_arrival: At,
-    /// Arrived here, not read yet.
+    /// Arrived here, and not handed over yet.
     pub(super) inbox: BytesMut,
+    /// Bytes at the end of the inbox that the process has not read: they fill the window.
+    pub(super) unread_size: usize,
+    /// There may be whole frames in the inbox, for which the last turn had no room.
+    pub(super) has_frames: bool,
     /// How the other side ended, once everything before it is read.
     pub(super) ended: Option<Parcel>,
     pub(super) hold_by_role: bool,
@@ -113,6 +117,8 @@ impl End {
             flight_size: 0,
             last_arrival: 0,
             inbox: BytesMut::new(),
+            unread_size: 0,
+            has_frames: false,
             ended: None,
             hold_by_role: false,
             hold_by_queue: false,
@@ -138,7 +144,8 @@ impl End {
 
     /// Would reading it find something?
     pub(super) fn wants_service(&self) -> bool {
-        self.may_read() && (!self.inbox.is_empty() || self.ended.is_some())
+        let has_some = 0 < self.unread_size || self.has_frames || self.ended.is_some();
+        self.may_read() && has_some
     }
 
     /// Appends bytes to what is to leave.
@@ -159,6 +166,8 @@ impl End {
         self.queue.clear();
         self.queue_size = 0;
         self.inbox = BytesMut::new();
+        self.unread_size = 0;
+        self.has_frames = false;
         self.phase_by = None;
         self.frame_by = None;
         self.stall_by = None;
@@ -294,7 +303,7 @@ impl Network {
         let window = window.unwrap_or(self.window_size);
         loop {
             let conn = self.conns.get(&id.conn).expect("it was just there");
-            let waiting = conn.ends[id.other().side].inbox.len();
+            let waiting = conn.ends[id.other().side].unread_size;
             let end = &conn.ends[id.side];
             let used = end.flight_size + waiting;
             if end.queue.is_empty() || window <= used {

@@ -212,6 +212,7 @@ impl World {
             PEER_FRAME_COUNT_MAX
         };
         let mut inbox = std::mem::take(&mut end.inbox);
+        end.unread_size = 0;
         let mut count = 0;
         let mut result = Read::Rest;
         while !inbox.is_empty() {
@@ -224,6 +225,7 @@ impl World {
                     room.inputs -= 1;
                     room.size = room.size.saturating_sub(size);
                     count += 1;
+                    self.note_frame(machine, id, &frame);
                     self.watch_incoming(machine, id, &frame);
                     process
                         .role
@@ -240,10 +242,24 @@ impl World {
         self.after_read(id, inbox, count, result)
     }
 
+    /// A line for every frame, if every line is wanted.
+    fn note_frame(&mut self, machine: usize, id: EndId, frame: &protocol::Frame<'_>) {
+        let from = self.network.end(id.other()).map_or(0, |end| end.machine);
+        let (from, to) = (&self.machines[from].name, &self.machines[machine].name);
+        let (kind, number) = (frame.header.kind.name(), frame.header.request);
+        self.story.note(self.at, || {
+            format!(
+                "{from} to {to}: {kind} {number}, {} bytes",
+                frame.body.len()
+            )
+        });
+    }
+
     fn after_read(&mut self, id: EndId, inbox: BytesMut, count: u32, result: Read) -> Read {
         let frame_by = self.at + limits::FRAME_MS_MAX * MS;
         let end = self.network.end_mut(id).expect("it was just read");
         end.inbox = inbox;
+        end.has_frames = matches!(result, Read::More);
         let is_partial = !end.inbox.is_empty();
         let result = match (result, &end.ended) {
             (Read::Rest, Some(Parcel::Fin)) if !is_partial => Read::Ended(CloseReason::Ended),
@@ -455,6 +471,8 @@ impl World {
         }
         end.phase = Phase::Flushing;
         end.inbox = BytesMut::new();
+        end.unread_size = 0;
+        end.has_frames = false;
         end.frame_by = None;
         end.phase_by = Some(flush_by);
         if matches!(end.ended, Some(Parcel::Reset)) {

@@ -38,6 +38,14 @@ impl Story {
         self.lines.push_back(line);
     }
 
+    /// A line that only whoever wants all lines gets; the hash does not have it.
+    pub(super) fn note(&mut self, at: At, text: impl FnOnce() -> String) {
+        if self.keeps_all {
+            let line = format!("{:>12} ms  {}", Millis(at), text());
+            self.lines.push_back(line);
+        }
+    }
+
     /// Something happened that only the hash keeps.
     pub(super) fn mix(&mut self, word: u64) {
         self.hash = (self.hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);

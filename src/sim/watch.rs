@@ -17,7 +17,7 @@ use super::network::EndId;
 use super::world::World;
 use crate::disk::{DiskOptions, FolderKind, open_on};
 use crate::limits::{FETCH_SIZE_MAX, LINK_FRAME_SIZE_MAX};
-use crate::log::{MemoryMedium, Verify, blocks};
+use crate::log::{Fault, MemoryMedium, Verify, blocks};
 use crate::model::{ClusterId, LogEnd, LogNumber, Seq};
 use crate::protocol::{Beat, Frame, FrameKind, Message, split};
 use crate::role::{DiskReply, DiskRequest, Lane, Lanes, Link};
@@ -268,7 +268,11 @@ fn read_on(
     let options = DiskOptions {
         kind: FolderKind::Backup,
     };
-    let disk = open_on(Arc::new(medium.fork()), options).map_err(|error| error.to_string())?;
+    let copy = medium.fork();
+    copy.fail(Fault::Sync(u64::MAX));
+    copy.fail(Fault::Write(u64::MAX));
+    copy.limit(None);
+    let disk = open_on(Arc::new(copy), options).map_err(|error| error.to_string())?;
     let mut worker = disk.worker(Lane::Reader);
     let mut replies = Vec::new();
     worker.run(vec![DiskRequest::OpenLog { log }], &mut replies);

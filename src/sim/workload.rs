@@ -437,6 +437,7 @@ impl World {
         };
         let taken = body.session.receive(now, &end.inbox);
         drop(end.inbox.split_to(taken));
+        end.unread_size = 0;
         let is_over = match end.ended {
             Some(Parcel::Fin) => end.inbox.is_empty() || taken == 0,
             Some(Parcel::Reset) => true,

@@ -439,6 +439,7 @@ impl World {
                 Parcel::Bytes(bytes) if is_there && phase != Phase::Flushing => {
                     self.story.mix(u64::from(crc32fast::hash(&bytes)));
                     end.inbox.extend_from_slice(&bytes);
+                    end.unread_size += bytes.len();
                 }
                 Parcel::Bytes(_) if !is_there && self.machines[machine].is_on => {
                     self.send_reset(to);

@@ -409,6 +409,7 @@ fn check_programs(
     findings: &mut Findings,
 ) {
     let mut last: BTreeMap<(usize, u128), (u64, u8)> = BTreeMap::new();
+    let mut what: BTreeMap<(usize, u128), &Asked> = BTreeMap::new();
     for one in asked {
         let user = one.operation.user();
         let Some(position) = program_position(history, one, copies) else {
@@ -418,13 +419,19 @@ fn check_programs(
             continue;
         };
         let before = last.entry((one.client, user.get())).or_default();
+        let earlier = what.entry((one.client, user.get())).or_insert(one);
         if position < *before {
             findings.add(format!(
-                "client {}: {:?} was overtaken by a later operation on the same user",
-                one.client, one.operation
+                "client {}: an earlier {earlier:?} lies at {before:?}, behind the later {one:?} \
+                 at {position:?}",
+                one.client
             ));
         }
-        *before = position.max(*before);
+        // A look-up that is sent again may show what was handed in after it.
+        if one.operation.is_change() && *before <= position {
+            *earlier = one;
+            *before = position;
+        }
     }
 }
 
