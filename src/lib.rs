@@ -49,3 +49,6 @@ pub mod ring;
 #[cfg(feature = "daemon")]
 #[doc(hidden)]
 pub mod role;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
+pub mod sim;

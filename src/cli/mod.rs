@@ -9,6 +9,7 @@ mod drill;
 mod inspect;
 mod operate;
 mod output;
+mod sim;
 mod status;
 mod story;
 mod verify;
@@ -75,6 +76,9 @@ enum Command {
     Verify(verify::Flags),
     /// Shows segments, blocks and entries of a data folder.
     Inspect(inspect::Flags),
+    /// Runs whole clusters in virtual time, breaks what may break, and judges what clients were
+    /// told.
+    Sim(sim::Flags),
     /// Prints a completion script for a shell.
     Completions {
         /// Which shell.
@@ -148,6 +152,7 @@ impl Command {
             Self::Status(flags) => status::run(&flags),
             Self::Verify(flags) => verify::run(&flags),
             Self::Inspect(flags) => inspect::run(&flags),
+            Self::Sim(flags) => sim::run(&flags),
             Self::Completions { shell } => {
                 output::completions(shell, &mut Cli::command());
                 Ok(ExitCode::Ok)
@@ -171,6 +176,7 @@ impl Command {
             Self::Status(flags) => flags.target.json,
             Self::Verify(flags) => flags.json,
             Self::Inspect(flags) => flags.json,
+            Self::Sim(flags) => flags.json,
             Self::Dev(_)
             | Self::Front(_)
             | Self::Node(_)

@@ -16,6 +16,7 @@ use super::small_file::SmallFile;
 use crate::limits::SEGMENT_POOL_COUNT_MAX;
 use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place, Seq, TermStart, to_u64, to_usize};
 
+mod again;
 mod aside;
 mod read;
 
@@ -89,6 +90,9 @@ impl Log {
         }
         let files = open_files(&*medium, &dir, &base, opening)?;
         let (recovered, walk) = recover(&base, &files, asked)?;
+        if opening == Opening::Use {
+            again::write_again(&files, &walk, recovered.committed)?;
+        }
         let mut segments = BTreeMap::new();
         let mut lost = BTreeSet::new();
         for (number, file) in files {

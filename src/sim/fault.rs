@@ -1,0 +1,762 @@
+//! Faults: when they come, what they do, how they end, and which excuses they give.
+//!
+//! The world knows what is promised: the data of one log is never destroyed on both sides at once.
+//! So a disk is wiped, damaged or replaced only while the other side is whole, and the one that was
+//! hit counts as hurt until its process serves again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::clock::MS;
+use super::machine::{Body, Kind};
+use super::network::{ConnId, EndId};
+use super::plan::{FaultKind, Plan, fault_stream};
+use super::world::{Event, World};
+use crate::log::{Fault, MemoryMedium};
+use crate::model::{Random, Term, to_u64, to_usize};
+use crate::role::{ExitCode, Input};
+
+/// How a fault ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Remedy {
+    Delay { from: usize, to: usize, ns: u64 },
+    Way { from: usize, to: usize },
+    Slow { machine: usize },
+    Full { machine: usize },
+    SlowDisk { machine: usize },
+    RightBackup,
+}
+
+/// What is wrong at the moment.
+#[derive(Debug)]
+pub(super) struct Faults {
+    streams: BTreeMap<FaultKind, (Random, u64)>,
+    slow_disks: BTreeMap<usize, u64>,
+    /// This machine's next disk operation is cut off in the middle.
+    crash_in_disk: Option<usize>,
+    /// The machine whose disk was destroyed or damaged, until it serves again.
+    hurt: Option<usize>,
+    /// What the hurt machine's disk was before.
+    sound: Option<MemoryMedium>,
+    /// An old copy of the backup's disk, and the terms of that moment.
+    old_copy: Option<(MemoryMedium, BTreeMap<usize, Term>)>,
+    /// The right disk of the backup, while another one is in its place.
+    right_disk: Option<MemoryMedium>,
+    makes_new_cluster: bool,
+    stopping: BTreeSet<usize>,
+    kinds: BTreeSet<FaultKind>,
+}
+
+impl Faults {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let on = plan.faults.iter();
+        Self {
+            streams: on
+                .clone()
+                .map(|(kind, every)| (*kind, (fault_stream(plan.seed, *kind), *every)))
+                .collect(),
+            slow_disks: BTreeMap::new(),
+            crash_in_disk: None,
+            hurt: None,
+            sound: None,
+            old_copy: None,
+            right_disk: None,
+            makes_new_cluster: false,
+            stopping: BTreeSet::new(),
+            kinds: on.map(|(kind, _)| *kind).collect(),
+        }
+    }
+
+    fn has_any(&self, kinds: &[FaultKind]) -> bool {
+        kinds.iter().any(|kind| self.kinds.contains(kind))
+    }
+
+    /// Is a disk in this machine that is not the right one, or a damaged one?
+    pub(super) fn is_stranger(&self, machine: usize) -> bool {
+        (machine == 0 && self.right_disk.is_some()) || self.hurt == Some(machine)
+    }
+
+    pub(super) const fn makes_new_cluster(&self) -> bool {
+        self.makes_new_cluster
+    }
+
+    pub(super) fn slow_disk_ns(&mut self, machine: usize) -> u64 {
+        let Some(most) = self.slow_disks.get(&machine).copied() else {
+            return 0;
+        };
+        let stream = self.streams.get_mut(&FaultKind::SlowDisk);
+        stream.map_or(0, |(random, _)| random.below(most))
+    }
+
+    pub(super) fn takes_crash_in_disk(&mut self, machine: usize) -> bool {
+        let takes = self.crash_in_disk == Some(machine);
+        if takes {
+            self.crash_in_disk = None;
+        }
+        takes
+    }
+
+    /// Is this alarm what a fault that is on leads to?
+    pub(super) fn explains_alarm(&self, text: &str, _is_healed: bool) -> bool {
+        let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        if has(&["two histories", "digest", "supply", "does not fit"]) {
+            return false;
+        }
+        let clocks = [
+            FaultKind::Skew,
+            FaultKind::Jump,
+            FaultKind::Rate,
+            FaultKind::Leap,
+            FaultKind::Pause,
+        ];
+        if has(&["clock"]) && self.has_any(&clocks) {
+            return true;
+        }
+        if has(&["no room", "space", "full"]) && self.has_any(&[FaultKind::Full]) {
+            return true;
+        }
+        let broken = [FaultKind::SyncFails, FaultKind::WriteFails];
+        if has(&["disk failed", "on demand", "poisoned"]) && self.has_any(&broken) {
+            return true;
+        }
+        let damage = [FaultKind::Flip, FaultKind::Swap];
+        let exchanged = [FaultKind::OldBackup, FaultKind::BlankBackup];
+        self.has_any(&damage) || self.has_any(&exchanged)
+    }
+
+    /// Is this end of a process what a fault that is on leads to?
+    pub(super) fn explains_exit(&mut self, machine: usize, code: ExitCode, healed: bool) -> bool {
+        let asked = self.stopping.remove(&machine);
+        match code {
+            ExitCode::Ok => asked,
+            ExitCode::Damage => self.has_any(&[
+                FaultKind::SyncFails,
+                FaultKind::WriteFails,
+                FaultKind::Flip,
+                FaultKind::Swap,
+                FaultKind::Full,
+                FaultKind::OldBackup,
+                FaultKind::BlankBackup,
+            ]),
+            ExitCode::Usage => self.has_any(&[FaultKind::BlankBackup]) && !healed,
+            ExitCode::Refused
+            | ExitCode::CannotConnect
+            | ExitCode::Unknown
+            | ExitCode::Unhealthy
+            | ExitCode::Threshold
+            | ExitCode::Fenced => false,
+        }
+    }
+
+    fn may_hurt(&self) -> bool {
+        self.hurt.is_none() && self.right_disk.is_none()
+    }
+}
+
+impl World {
+    /// The first fault of each class that is on.
+    pub(super) fn schedule_faults(&mut self) {
+        for (kind, _) in self.plan.faults.clone() {
+            if kind != FaultKind::Skew {
+                self.schedule_fault(kind);
+            }
+        }
+    }
+
+    fn schedule_fault(&mut self, kind: FaultKind) {
+        if let Some((random, every_ms)) = self.faults.streams.get_mut(&kind) {
+            let at = self.at + random.below(2 * *every_ms) * MS + random.below(MS);
+            self.schedule(at, Event::Fault { kind });
+        }
+    }
+
+    /// Dates that differ from the beginning.
+    pub(super) fn set_clocks(&mut self) {
+        let Some((random, _)) = self.faults.streams.get_mut(&FaultKind::Skew) else {
+            return;
+        };
+        for machine in &mut self.machines {
+            let reach = if machine.is_client() {
+                86_400_000
+            } else if random.one_in(8) {
+                20_000
+            } else {
+                2_000
+            };
+            let ms = random.below(2 * reach).cast_signed() - reach.cast_signed();
+            machine.clock.jump(ms);
+        }
+        self.counts.fault(FaultKind::Skew.name());
+    }
+
+    /// A fault of this class is due.
+    pub(super) fn fault(&mut self, kind: FaultKind) {
+        if self.is_healed {
+            return;
+        }
+        self.schedule_fault(kind);
+        let Some((mut random, every)) = self.faults.streams.remove(&kind) else {
+            return;
+        };
+        let told = self.apply(kind, &mut random);
+        self.faults.streams.insert(kind, (random, every));
+        if let Some(text) = told {
+            self.counts.fault(kind.name());
+            self.tell(&format!("fault {}: {text}", kind.name()));
+        }
+        self.note_healing();
+    }
+
+    /// A machine that was hurt and serves again is whole.
+    fn note_healing(&mut self) {
+        if let Some(machine) = self.faults.hurt
+            && self.machines[machine].is_ready()
+        {
+            self.faults.hurt = None;
+            self.faults.sound = None;
+        }
+    }
+
+    /// What it did, in words; nothing if there was nothing to do it to.
+    fn apply(&mut self, kind: FaultKind, random: &mut Random) -> Option<String> {
+        self.note_healing();
+        match kind {
+            FaultKind::Delay => self.delay_way(random),
+            FaultKind::CutLost | FaultKind::CutLate | FaultKind::HalfOpen => self.cut(kind, random),
+            FaultKind::OneWay => self.stop_way(random),
+            FaultKind::LinkStop => self.stop_links(random),
+            FaultKind::SlowPeer => self.slow_peer(random),
+            FaultKind::PowerCut | FaultKind::Kill => self.crash(kind, random),
+            FaultKind::PowerCutInDisk => {
+                let machine = self.pick_disk(random);
+                self.faults.crash_in_disk = Some(machine);
+                // It is counted when it happens.
+                None
+            }
+            FaultKind::Stop => self.ask_to_stop(random),
+            FaultKind::Pause => self.pause(random),
+            FaultKind::Wipe => self.wipe(random),
+            FaultKind::SyncFails => {
+                let machine = self.pick_disk(random);
+                let after = random.below(12);
+                let medium = self.machines[machine].medium.as_ref()?;
+                medium.fail(Fault::Sync(after));
+                Some(format!(
+                    "a sync of {}, {after} later",
+                    self.machines[machine].name
+                ))
+            }
+            FaultKind::WriteFails => {
+                let machine = self.pick_disk(random);
+                let after = random.below(12);
+                let medium = self.machines[machine].medium.as_ref()?;
+                medium.fail(Fault::Write(after));
+                Some(format!(
+                    "a write of {}, {after} later",
+                    self.machines[machine].name
+                ))
+            }
+            FaultKind::Flip | FaultKind::Swap => self.damage(kind, random),
+            FaultKind::Full => self.fill_disk(random),
+            FaultKind::SlowDisk => {
+                let machine = self.pick_disk(random);
+                self.faults
+                    .slow_disks
+                    .insert(machine, (1 + random.below(400)) * MS);
+                self.schedule_remedy(random, 4_000, Remedy::SlowDisk { machine });
+                Some(self.machines[machine].name.clone())
+            }
+            FaultKind::Skew => None,
+            FaultKind::Jump => self.jump(random),
+            FaultKind::Rate => {
+                let machine = to_usize(random.below(to_u64(self.machines.len())));
+                let ppm = random.below(100_000).cast_signed() - 50_000;
+                let at = self.at;
+                self.machines[machine].clock.set_rate(at, ppm);
+                self.wake(machine);
+                Some(format!("{} by {ppm} ppm", self.machines[machine].name))
+            }
+            FaultKind::Leap => {
+                let ms = (25 * 3_600_000 + random.below(3_600_000)).cast_signed();
+                for machine in &mut self.machines {
+                    machine.clock.jump(ms);
+                }
+                Some(format!("all dates by {ms} ms"))
+            }
+            FaultKind::OldBackup => self.old_backup(random),
+            FaultKind::BlankBackup => self.blank_backup(random),
+        }
+    }
+
+    fn schedule_remedy(&mut self, random: &mut Random, ms_max: u64, remedy: Remedy) {
+        let at = self.at + (10 + random.below(ms_max)) * MS;
+        self.schedule(at, Event::Remedy { remedy });
+    }
+
+    fn pick_daemon(&self, random: &mut Random) -> usize {
+        to_usize(random.below(to_u64(self.daemons().end)))
+    }
+
+    /// A machine with a disk: as often the backup as a node.
+    fn pick_disk(&self, random: &mut Random) -> usize {
+        if random.one_in(2) {
+            self.backup()
+        } else {
+            self.pick_node(random)
+        }
+    }
+
+    fn pick_node(&self, random: &mut Random) -> usize {
+        1 + to_usize(random.below(to_u64(self.plan.node_count)))
+    }
+
+    // ---- network ----
+
+    fn pick_pair(&self, random: &mut Random) -> (usize, usize) {
+        let count = to_u64(self.machines.len());
+        let from = self.pick_daemon(random);
+        let to = to_usize(random.below(count));
+        if from == to {
+            (from, (to + 1) % self.machines.len())
+        } else if random.one_in(2) {
+            (from, to)
+        } else {
+            (to, from)
+        }
+    }
+
+    fn delay_way(&mut self, random: &mut Random) -> Option<String> {
+        let (from, to) = self.pick_pair(random);
+        let ns = (1 + random.below(400)) * MS;
+        self.network.way_mut(from, to).extra_ns += ns;
+        self.schedule_remedy(random, 3_000, Remedy::Delay { from, to, ns });
+        Some(format!(
+            "{} to {} by up to {} ms",
+            self.machines[from].name,
+            self.machines[to].name,
+            ns.div_euclid(MS)
+        ))
+    }
+
+    fn cut(&mut self, kind: FaultKind, random: &mut Random) -> Option<String> {
+        let open: Vec<ConnId> = self
+            .network
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.ends.iter().all(super::network::End::is_open))
+            .map(|(id, _)| *id)
+            .collect();
+        let count = to_u64(open.len());
+        if count == 0 {
+            return None;
+        }
+        let conn = open[to_usize(random.below(count))];
+        let side = to_usize(random.below(2));
+        let here = EndId { conn, side };
+        let there = here.other();
+        let names = [here, there].map(|end| {
+            let machine = self.network.end(end).map_or(0, |end| end.machine);
+            self.machines[machine].name.clone()
+        });
+        if kind == FaultKind::CutLost {
+            self.network.lose_flight(here);
+            self.network.lose_flight(there);
+            self.fail(here, "cut");
+            self.fail(there, "cut");
+        } else if kind == FaultKind::CutLate {
+            let by = random.below(3_000) * MS;
+            self.network.lose_flight(there);
+            for at in self.network.postpone_flight(here, by) {
+                self.schedule(at, Event::Arrive { from: here });
+            }
+            self.fail(here, "cut");
+        } else {
+            self.forget_end(here);
+        }
+        Some(format!("between {} and {}", names[0], names[1]))
+    }
+
+    /// One side is gone, and the other is not told.
+    fn forget_end(&mut self, id: EndId) {
+        self.fail(id, "forgotten");
+        self.network.lose_flight(id);
+    }
+
+    fn stop_way(&mut self, random: &mut Random) -> Option<String> {
+        let (from, to) = self.pick_pair(random);
+        self.network.way_mut(from, to).stops += 1;
+        self.schedule_remedy(random, 8_000, Remedy::Way { from, to });
+        let (from, to) = (&self.machines[from].name, &self.machines[to].name);
+        Some(format!("nothing passes from {from} to {to}"))
+    }
+
+    /// Several links stop at once; each heals at a moment of its own.
+    fn stop_links(&mut self, random: &mut Random) -> Option<String> {
+        let mut names = Vec::new();
+        let hub = self.pick_daemon(random);
+        let count = 1 + random.below(4);
+        for _ in 0..count {
+            let (from, to) = if random.one_in(2) {
+                (hub, to_usize(random.below(to_u64(self.machines.len()))))
+            } else {
+                self.pick_pair(random)
+            };
+            for (from, to) in [(from, to), (to, from)] {
+                self.network.way_mut(from, to).stops += 1;
+            }
+            let ms = 10 + random.below(6_000);
+            for (from, to) in [(from, to), (to, from)] {
+                let remedy = Remedy::Way { from, to };
+                self.schedule(self.at + ms * MS, Event::Remedy { remedy });
+            }
+            let (from, to) = (&self.machines[from].name, &self.machines[to].name);
+            names.push(format!("{from} and {to} for {ms} ms"));
+        }
+        Some(names.join(", "))
+    }
+
+    fn slow_peer(&mut self, random: &mut Random) -> Option<String> {
+        let machine = to_usize(random.below(to_u64(self.machines.len())));
+        self.machines[machine].slowness = 1 + random.below(400);
+        self.network
+            .small_windows
+            .insert(machine, to_usize(256 + random.below(4_096)));
+        self.schedule_remedy(random, 4_000, Remedy::Slow { machine });
+        Some(self.machines[machine].name.clone())
+    }
+
+    // ---- processes ----
+
+    fn crash(&mut self, kind: FaultKind, random: &mut Random) -> Option<String> {
+        let machine = self.pick_daemon(random);
+        self.machines[machine].body.as_ref()?;
+        let text = self.machines[machine].name.clone();
+        if kind == FaultKind::PowerCut {
+            self.cut_power(machine);
+        } else {
+            self.kill(machine);
+        }
+        let pause = (20 + random.below(3_000)) * MS;
+        self.restart_at(machine, self.at + pause);
+        Some(text)
+    }
+
+    fn ask_to_stop(&mut self, random: &mut Random) -> Option<String> {
+        let machine = self.pick_daemon(random);
+        let process = self.machines[machine].process()?;
+        process.notices.push_back(Input::Stop);
+        self.faults.stopping.insert(machine);
+        self.wake(machine);
+        Some(self.machines[machine].name.clone())
+    }
+
+    fn pause(&mut self, random: &mut Random) -> Option<String> {
+        let machine = to_usize(random.below(to_u64(self.machines.len())));
+        self.machines[machine].body.as_ref()?;
+        let ms = 10 << random.below(11);
+        let until = self.at + (ms + random.below(ms)) * MS;
+        self.machines[machine].paused_until = Some(until);
+        self.machines[machine].wake = None;
+        self.wake_at(machine, until);
+        Some(format!("{} for {ms} ms", self.machines[machine].name))
+    }
+
+    // ---- disks ----
+
+    fn wipe(&mut self, random: &mut Random) -> Option<String> {
+        let machine = self.pick_node(random);
+        if !self.faults.may_hurt() {
+            return None;
+        }
+        self.kill(machine);
+        self.machines[machine].medium = Some(MemoryMedium::new());
+        self.faults.hurt = Some(machine);
+        let pause = (20 + random.below(2_000)) * MS;
+        self.restart_at(machine, self.at + pause);
+        Some(self.machines[machine].name.clone())
+    }
+
+    /// Bytes of a disk at rest change. Its process ends before and starts after it.
+    fn damage(&mut self, kind: FaultKind, random: &mut Random) -> Option<String> {
+        let machine = self.pick_disk(random);
+        if !self.faults.may_hurt() || !self.machines[machine].is_ready() {
+            return None;
+        }
+        self.kill(machine);
+        let medium = self.machines[machine].medium.clone()?;
+        self.faults.sound = Some(medium.fork());
+        self.faults.hurt = Some(machine);
+        let text = if kind == FaultKind::Flip {
+            flip(&medium, random)
+        } else {
+            swap(&medium, random)
+        };
+        let pause = (20 + random.below(1_000)) * MS;
+        self.restart_at(machine, self.at + pause);
+        Some(format!("{}: {text}", self.machines[machine].name))
+    }
+
+    /// A daemon stopped because of damage: the operator gives a node an empty disk, and the backup
+    /// the disk that it had before.
+    pub(super) fn repair_by_hand(&mut self, machine: usize) {
+        if self.faults.hurt != Some(machine) {
+            return;
+        }
+        let sound = self.faults.sound.take();
+        let text = format!("the operator repairs {}", self.machines[machine].name);
+        self.tell(&text);
+        self.counts.event("repair_by_hand");
+        if matches!(self.machines[machine].kind, Kind::Backup) {
+            self.machines[machine].medium = sound;
+            self.faults.hurt = None;
+        } else {
+            self.machines[machine].medium = Some(MemoryMedium::new());
+        }
+    }
+
+    fn fill_disk(&mut self, random: &mut Random) -> Option<String> {
+        let machine = self.pick_disk(random);
+        let medium = self.machines[machine].medium.as_ref()?;
+        medium.limit(None);
+        let used = u64::MAX - crate::log::Medium::free_size(medium).unwrap_or(u64::MAX);
+        let room = random.below(4 << 20);
+        medium.limit(Some(used + room));
+        self.schedule_remedy(random, 5_000, Remedy::Full { machine });
+        Some(format!(
+            "{} has {room} bytes left",
+            self.machines[machine].name
+        ))
+    }
+
+    fn jump(&mut self, random: &mut Random) -> Option<String> {
+        let machine = to_usize(random.below(to_u64(self.machines.len())));
+        let reach = [1_000, 10_000, 3_600_000][to_usize(random.below(3))];
+        let ms = random.below(2 * reach).cast_signed() - reach.cast_signed();
+        self.machines[machine].clock.jump(ms);
+        Some(format!("{} by {ms} ms", self.machines[machine].name))
+    }
+
+    // ---- the backup's disk is exchanged ----
+
+    fn terms(&self) -> BTreeMap<usize, Term> {
+        let beats = self.watch.beats.iter();
+        beats.map(|(machine, beat)| (*machine, beat.term)).collect()
+    }
+
+    /// A copy is kept and all nodes start anew; the next time, when all of them work in newer
+    /// terms, the copy takes the right disk's place. Before that nobody could tell it from the
+    /// right one.
+    fn old_backup(&mut self, random: &mut Random) -> Option<String> {
+        if !self.faults.may_hurt() {
+            return None;
+        }
+        let backup = self.backup();
+        let terms = self.terms();
+        let Some((_, old_terms)) = &self.faults.old_copy else {
+            if terms.len() < self.plan.node_count || !self.machines[backup].is_ready() {
+                return None;
+            }
+            let copy = self.machines[backup].medium.as_ref()?.fork();
+            self.faults.old_copy = Some((copy, terms));
+            for node in self.nodes() {
+                self.kill(node);
+                self.restart_at(node, self.at + 20 * MS);
+            }
+            return None;
+        };
+        let newer = |node: usize| {
+            let serves = self
+                .watch
+                .beats
+                .get(&node)
+                .is_some_and(|beat| beat.phase == 1);
+            serves && self.machines[node].is_ready() && old_terms.get(&node) < terms.get(&node)
+        };
+        if !self.nodes().all(newer) {
+            return None;
+        }
+        let (copy, _) = self.faults.old_copy.take()?;
+        self.exchange_backup(copy, random);
+        Some("the backup's disk is an old copy".to_owned())
+    }
+
+    fn blank_backup(&mut self, random: &mut Random) -> Option<String> {
+        let backup = self.backup();
+        let all_ready = self.nodes().all(|node| self.machines[node].is_ready());
+        if !self.faults.may_hurt() || !all_ready || !self.machines[backup].is_ready() {
+            return None;
+        }
+        self.faults.makes_new_cluster = random.one_in(2);
+        self.exchange_backup(MemoryMedium::new(), random);
+        Some("the backup's disk is an empty one".to_owned())
+    }
+
+    fn exchange_backup(&mut self, medium: MemoryMedium, random: &mut Random) {
+        let backup = self.backup();
+        self.kill(backup);
+        self.faults.right_disk = self.machines[backup].medium.replace(medium);
+        self.restart_at(backup, self.at + 20 * MS);
+        self.schedule_remedy(random, 4_000, Remedy::RightBackup);
+    }
+
+    fn right_backup(&mut self) {
+        let backup = self.backup();
+        if let Some(right) = self.faults.right_disk.take() {
+            self.kill(backup);
+            self.machines[backup].medium = Some(right);
+            self.restart_at(backup, self.at + 20 * MS);
+            self.tell("the right disk of the backup is back");
+            if std::mem::take(&mut self.faults.makes_new_cluster) {
+                // Fronts that started meanwhile believe in the wrong cluster.
+                for front in self.fronts() {
+                    self.kill(front);
+                    self.restart_at(front, self.at + 20 * MS);
+                }
+            }
+        }
+    }
+
+    // ---- ends of faults ----
+
+    pub(super) fn remedy(&mut self, remedy: Remedy) {
+        match remedy {
+            Remedy::Delay { from, to, ns } => {
+                let way = self.network.way_mut(from, to);
+                way.extra_ns = way.extra_ns.saturating_sub(ns);
+            }
+            Remedy::Way { from, to } => {
+                let way = self.network.way_mut(from, to);
+                way.stops = way.stops.saturating_sub(1);
+                self.pump_between(from, to);
+            }
+            Remedy::Slow { machine } => {
+                self.machines[machine].slowness = 1;
+                self.network.small_windows.remove(&machine);
+            }
+            Remedy::Full { machine } => {
+                if let Some(medium) = &self.machines[machine].medium {
+                    medium.limit(None);
+                }
+            }
+            Remedy::SlowDisk { machine } => {
+                self.faults.slow_disks.remove(&machine);
+            }
+            Remedy::RightBackup => self.right_backup(),
+        }
+    }
+
+    /// What waited for a link goes on.
+    fn pump_between(&mut self, from: usize, to: usize) {
+        if self.network.is_stopped(from, to) {
+            return;
+        }
+        for end in self.ends_of(from) {
+            let other = self.network.end(end.other()).map(|end| end.machine);
+            if other == Some(to) {
+                self.pump(end);
+            }
+        }
+        for end in self.ends_of(to) {
+            if let Some(end) = self.network.end_mut(end) {
+                end.unheard_since = None;
+            }
+        }
+    }
+
+    /// The safety phase is over: everything works again, and what was asked must come to its end.
+    pub(super) fn heal_all(&mut self) {
+        self.tell("everything is healed");
+        self.right_backup();
+        self.is_healed = true;
+        self.workload.is_over = true;
+        self.network.heal();
+        self.faults.slow_disks.clear();
+        self.faults.crash_in_disk = None;
+        let at = self.at;
+        let true_ms = self.machines[0].clock.wall_ms(at);
+        let leap = true_ms.saturating_sub(super::clock::EPOCH_MS + at.div_euclid(MS));
+        // Dates are right again, and nowhere before what the backup's was.
+        let leap_ms = leap.cast_signed();
+        for number in 0..self.machines.len() {
+            let machine = &mut self.machines[number];
+            machine.clock.heal(at, leap_ms);
+            machine.slowness = 1;
+            machine.paused_until = None;
+            machine.wake = None;
+            if let Some(medium) = &machine.medium {
+                medium.limit(None);
+                medium.fail(Fault::Sync(u64::MAX));
+                medium.fail(Fault::Write(u64::MAX));
+            }
+            self.wake(number);
+        }
+        let ends: Vec<EndId> = self
+            .network
+            .conns
+            .keys()
+            .flat_map(|conn| [0, 1].map(|side| EndId { conn: *conn, side }))
+            .collect();
+        for end in ends {
+            self.pump(end);
+        }
+    }
+
+    /// Is every daemon up and serving, every question answered, nothing on its way?
+    pub(super) fn is_at_rest(&self) -> bool {
+        let ready = |machine: &super::machine::Machine| machine.is_ready();
+        let idle = |machine: &super::machine::Machine| match &machine.body {
+            Some(Body::Client(body)) => body.is_idle(),
+            Some(Body::Role(_)) => true,
+            None => false,
+        };
+        self.machines.iter().all(ready)
+            && self.machines.iter().all(idle)
+            && self.workload.open_count == 0
+    }
+}
+
+/// Where a disk has something that matters: a file, and how many bytes of it.
+fn pick_used(medium: &MemoryMedium, random: &mut Random) -> (String, Vec<u8>) {
+    let paths = medium.paths();
+    let segments: Vec<&String> = paths
+        .iter()
+        .filter(|path| path.contains("/segment-"))
+        .collect();
+    let path = if segments.is_empty() || random.one_in(6) {
+        paths[to_usize(random.below(to_u64(paths.len())))].clone()
+    } else {
+        segments[to_usize(random.below(to_u64(segments.len())))].clone()
+    };
+    let mut content = medium.content(&path).unwrap_or_default();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
+    content.truncate(used);
+    (path, content)
+}
+
+fn flip(medium: &MemoryMedium, random: &mut Random) -> String {
+    let (path, content) = pick_used(medium, random);
+    if content.is_empty() {
+        return format!("{path} is empty");
+    }
+    let at = to_usize(random.below(to_u64(content.len())));
+    let bit = random.below(8);
+    medium.damage(&path, to_u64(at), &[content[at] ^ (1 << bit)]);
+    format!("bit {bit} of byte {at} of {path} flips")
+}
+
+fn swap(medium: &MemoryMedium, random: &mut Random) -> String {
+    const SECTOR_SIZE: usize = 512;
+    let (path, content) = pick_used(medium, random);
+    let count = to_u64(content.len().div_euclid(SECTOR_SIZE));
+    if count < 2 {
+        return format!("{path} has too few sectors");
+    }
+    let [first, second] = [random.below(count), random.below(count)];
+    let sector = |number: u64| {
+        let from = to_usize(number) * SECTOR_SIZE;
+        content[from..from + SECTOR_SIZE].to_vec()
+    };
+    let size = to_u64(SECTOR_SIZE);
+    medium.damage(&path, first * size, &sector(second));
+    medium.damage(&path, second * size, &sector(first));
+    format!("sectors {first} and {second} of {path} change places")
+}

@@ -1,0 +1,283 @@
+//! The simulator: whole clusters in one thread and virtual time, from one seed.
+//!
+//! It runs the cores as shipped (fronts, nodes, the backup, client sessions) over simulated
+//! connections and the shipped disk code over folders in memory, breaks what may break, and has an
+//! auditor judge what clients were told. One seed is one run: the same seed gives the same events,
+//! byte for byte.
+//!
+//! Reading order: `plan` (what a seed means), `world` (the queue of events), `machine` and `build`
+//! (hosts and processes), `process` (a turn as net does it), `network`, `disk`, `workload`,
+//! `fault`, `watch` (what can be told from the wire), `auditor` (everything else).
+
+mod auditor;
+mod build;
+mod clock;
+mod counts;
+mod disk;
+mod fault;
+mod machine;
+mod network;
+mod plan;
+mod process;
+mod story;
+mod watch;
+mod workload;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::model::to_usize;
+
+use auditor::{Evidence, judge};
+use clock::{At, MS};
+use plan::{FaultKind, Plan};
+use world::World;
+
+pub use counts::Counts;
+
+/// How long everything may take to come to rest once it is healed.
+const REST_MS_MAX: u64 = 120_000;
+
+/// How long the world goes on after that, so that digests are compared and queues drain.
+const SETTLE_MS: u64 = 1_500;
+
+/// One in so many seeds has all daemons start anew at the end, and everything read again.
+const REPLAY_EVERY: u64 = 3;
+
+/// How one run went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// A hash over every event: equal for equal runs.
+    pub trace: u64,
+    /// What is wrong, in words; nothing, it is hoped.
+    pub faults: Vec<String>,
+    /// What was generated.
+    pub counts: Counts,
+    /// The last events in words; all of them if that was asked for.
+    pub story: Vec<String>,
+    /// Virtual milliseconds.
+    pub virtual_ms: u64,
+}
+
+impl Outcome {
+    /// Did everything hold?
+    #[must_use]
+    pub const fn is_fine(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// What is kept of a run's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The last few hundred lines.
+    Last,
+    /// All lines.
+    All,
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64, keep: Keep) -> Outcome {
+    let plan = Plan::new(seed);
+    let mut world = World::new(plan, keep == Keep::All);
+    let result = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let mut faults: Vec<String> = world.story.faults().to_vec();
+    if let Err(panic) = result {
+        faults.push(format!("panics: {}", words(panic.as_ref())));
+    }
+    Outcome {
+        seed,
+        trace: world.story.hash(),
+        faults,
+        story: world.story.take_lines(),
+        virtual_ms: world.at.div_euclid(MS),
+        counts: world.counts,
+    }
+}
+
+/// What a sweep must have generated at least once, and has not.
+#[must_use]
+pub fn missing(counts: &Counts) -> Vec<String> {
+    let mut missing = Vec::new();
+    let operations = [
+        "open",
+        "close",
+        "configure",
+        "credit",
+        "credit_open_if_missing",
+        "debit",
+        "debit_up_to",
+        "get",
+        "list",
+        "find",
+        "find_burn",
+        "malformed",
+    ];
+    let outcomes = [
+        "ok",
+        "exists",
+        "not_found",
+        "version_mismatch",
+        "not_empty",
+        "frozen",
+        "over_cap",
+        "insufficient",
+        "cancelled",
+        "id_reused",
+        "id_too_old",
+        "not_seen",
+        "beyond_retention",
+        "unavailable",
+        "id_in_future",
+        "unknown",
+        "bad_amount",
+        "bad_flags",
+        "bad_currency",
+    ];
+    for (what, names, found) in [
+        ("operation", &operations[..], &counts.operations),
+        ("outcome", &outcomes[..], &counts.outcomes),
+    ] {
+        let lacking = names.iter().filter(|name| !found.contains_key(**name));
+        missing.extend(lacking.map(|name| format!("{what} {name}")));
+    }
+    let kinds = FaultKind::ALL.iter().map(|kind| kind.name());
+    let lacking = kinds.filter(|name| !counts.faults.contains_key(name));
+    missing.extend(lacking.map(|name| format!("fault {name}")));
+    missing
+}
+
+impl World {
+    /// The whole life of a world.
+    fn live(&mut self) {
+        self.tell(&format!("{:?}", self.plan));
+        let is_over = self.run_until(self.plan.safety_until, |world| {
+            world.workload.is_done() && world.plan.faults.is_empty() && world.is_at_rest()
+        });
+        if !is_over && !self.is_broken() {
+            self.run_until(self.plan.safety_until + MS, |world| world.is_healed);
+        }
+        if self.is_broken() || !self.comes_to_rest() {
+            return;
+        }
+        if self.plan.seed % REPLAY_EVERY == 0 && !self.all_start_anew() {
+            return;
+        }
+        self.compare_copies();
+        if self.plan.faults.is_empty() {
+            self.check_calm_answers();
+        }
+        self.audit();
+    }
+
+    fn is_broken(&self) -> bool {
+        !self.story.faults().is_empty()
+    }
+
+    /// Liveness: everything asked ends, every account is read, every queue drains.
+    fn comes_to_rest(&mut self) -> bool {
+        let until = self.at + REST_MS_MAX * MS;
+        if !self.run_until(until, Self::is_at_rest) {
+            if !self.is_broken() {
+                let text = self.why_no_rest();
+                self.blame(text);
+            }
+            return false;
+        }
+        self.client_reads_all(self.reader());
+        if !self.run_until(until + REST_MS_MAX * MS, Self::is_at_rest) {
+            let text = self.why_no_rest();
+            self.blame(text);
+            return false;
+        }
+        let settled: At = self.at + SETTLE_MS * MS;
+        self.run_until(settled, |_| false);
+        !self.is_broken()
+    }
+
+    fn why_no_rest(&self) -> String {
+        let down: Vec<&str> = self
+            .machines
+            .iter()
+            .filter(|machine| !machine.is_ready())
+            .map(|machine| machine.name.as_str())
+            .collect();
+        format!(
+            "no rest {} virtual seconds after healing: {} operations are not answered, not \
+             serving: {down:?}",
+            REST_MS_MAX.div_euclid(1_000),
+            self.workload.open_count,
+        )
+    }
+
+    /// Every daemon ends and starts again: what was replayed must be what was there.
+    fn all_start_anew(&mut self) -> bool {
+        self.tell("all daemons start anew");
+        for number in self.daemons() {
+            self.kill(number);
+            self.restart_at(number, self.at + 20 * MS);
+        }
+        self.comes_to_rest()
+    }
+
+    /// The mirror is the log, byte for byte.
+    fn compare_copies(&mut self) {
+        let ends: Vec<_> = self.watch.ends().collect();
+        for (log, end) in ends {
+            let Some(machine) = self.watch.machine_of(log) else {
+                continue;
+            };
+            let (here, there) = (&self.machines[0].medium, &self.machines[machine].medium);
+            let (Some(here), Some(there)) = (here, there) else {
+                continue;
+            };
+            let dir = crate::log::log_dir(log);
+            let mut compared = 0;
+            for path in here.paths() {
+                if !path.starts_with(&dir) || !path.contains("/segment-") {
+                    continue;
+                }
+                let (Some(mirror), Some(own)) = (here.content(&path), there.content(&path)) else {
+                    continue;
+                };
+                let size = mirror.len().min(own.len());
+                let first = to_usize(crate::log::SEGMENT_HEADER_SIZE);
+                compared += 1;
+                let differs = (first..size).find(|at| mirror[*at] != own[*at]);
+                if let Some(at) = differs {
+                    let text = format!("{path} differs from the mirror at byte {at}");
+                    self.story.blame(self.at, text);
+                }
+            }
+            if compared == 0 && end.seq.0 != 0 {
+                let text = format!("no segment of log {log} is on both sides");
+                self.story.blame(self.at, text);
+            }
+        }
+    }
+
+    /// The auditor's word.
+    fn audit(&mut self) {
+        let logs = self.watch.logs();
+        let evidence = Evidence {
+            logs: &logs,
+            asked: &self.workload.asked,
+            audits: &self.watch.audits,
+            ring_key: self.ring_key(),
+        };
+        for text in judge(&evidence) {
+            self.story.blame(self.at, text);
+        }
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no words")
+}

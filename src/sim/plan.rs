@@ -1,0 +1,245 @@
+//! What a seed means: the cluster, the load, which faults there are and how often.
+//!
+//! Every purpose has its own random stream, so that a new class of fault, or one more draw for the
+//! load, leaves all the other draws of every seed as they were.
+
+use super::clock::{At, MS};
+use crate::front::Strategy;
+use crate::model::Random;
+
+/// What randomness is drawn for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Cluster = 1,
+    Load = 2,
+    Network = 3,
+    Disk = 4,
+    Processes = 5,
+    Identities = 6,
+}
+
+/// The stream of one purpose.
+pub(super) fn stream(seed: u64, purpose: Purpose) -> Random {
+    numbered_stream(seed, purpose as u64)
+}
+
+/// The stream of one class of faults.
+pub(super) fn fault_stream(seed: u64, fault: FaultKind) -> Random {
+    numbered_stream(seed, 100 + fault as u64)
+}
+
+fn numbered_stream(seed: u64, number: u64) -> Random {
+    let mut mixer = Random::new(seed ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    Random::new(mixer.u64())
+}
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $odds:literal, $every_ms:literal;)*) => {
+        /// A class of faults.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum FaultKind {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl FaultKind {
+            /// All classes.
+            pub(super) const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name in the counts.
+            pub(super) const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// It is on in one of so many seeds.
+            const fn odds(self) -> u64 {
+                match self {
+                    $(Self::$variant => $odds,)*
+                }
+            }
+
+            /// Milliseconds between two of them, at its usual rate.
+            const fn every_ms(self) -> u64 {
+                match self {
+                    $(Self::$variant => $every_ms,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A link takes much longer for a while.
+    Delay, "delay", 3, 1_500;
+    /// A connection is cut; bytes on their way are lost.
+    CutLost, "cut_lost", 3, 1_500;
+    /// A connection is cut for one side; the other still gets what was on its way, late.
+    CutLate, "cut_late", 3, 1_500;
+    /// One side of a connection is gone and the other does not hear of it.
+    HalfOpen, "half_open", 4, 3_000;
+    /// Nothing passes from one host to another, but the other way it does.
+    OneWay, "one_way", 4, 4_000;
+    /// Nothing passes between hosts; several links heal in random order.
+    LinkStop, "link_stop", 3, 4_000;
+    /// A host takes little at a time, and slowly.
+    SlowPeer, "slow_peer", 5, 4_000;
+    /// Power is cut: unsynced sectors are kept, lost or garbled.
+    PowerCut, "power_cut", 3, 4_000;
+    /// Power is cut in the middle of a disk operation.
+    PowerCutInDisk, "power_cut_in_disk", 4, 4_000;
+    /// A process is killed and started again.
+    Kill, "kill", 3, 4_000;
+    /// A process is asked to end and started again.
+    Stop, "stop", 5, 5_000;
+    /// A process does not run for a while.
+    Pause, "pause", 3, 3_000;
+    /// The disk of a node is replaced by an empty one.
+    Wipe, "wipe", 4, 6_000;
+    /// A sync fails.
+    SyncFails, "sync_fails", 5, 5_000;
+    /// A write fails half way.
+    WriteFails, "write_fails", 6, 6_000;
+    /// Bits flip on a disk.
+    Flip, "flip", 4, 6_000;
+    /// Two sectors of a disk change places.
+    Swap, "swap", 5, 7_000;
+    /// A disk is full for a while.
+    Full, "full", 5, 6_000;
+    /// A disk is slow for a while.
+    SlowDisk, "slow_disk", 4, 3_000;
+    /// The dates of hosts differ from the beginning.
+    Skew, "skew", 3, 1_000_000;
+    /// The date of a host jumps.
+    Jump, "jump", 4, 4_000;
+    /// The steady clock of a host runs at a wrong rate.
+    Rate, "rate", 4, 5_000;
+    /// The dates of all hosts go on by more than a day.
+    Leap, "leap", 12, 20_000;
+    /// An old copy of the backup's disk is put in place of the right one for a while.
+    OldBackup, "old_backup", 8, 9_000;
+    /// An empty disk is put in place of the backup's for a while.
+    BlankBackup, "blank_backup", 10, 9_000;
+}
+
+/// How the fronts of a seed are arranged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrangement {
+    /// Each front balances and routes by itself.
+    Single,
+    /// Each front may also use the routers of the others.
+    Mesh,
+    /// Balancers in front of routers.
+    Tiers,
+}
+
+/// What a seed means.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) node_count: usize,
+    pub(super) front_count: usize,
+    pub(super) arrangement: Arrangement,
+    pub(super) strategy: Strategy,
+    pub(super) client_count: usize,
+    pub(super) user_count: u64,
+    pub(super) currency_count: u64,
+    /// Operations of all clients together.
+    pub(super) operation_count: u64,
+    /// Operations of one batch at most.
+    pub(super) batch_count_max: u64,
+    /// Milliseconds between two batches of one client, on average.
+    pub(super) pause_ms: u64,
+    pub(super) deadline_ms: u32,
+    /// Ids that a node remembers.
+    pub(super) id_count_max: u64,
+    /// When everything is healed, whatever is left to do.
+    pub(super) safety_until: At,
+    /// Nanoseconds on a link, at least, and what comes on top at most.
+    pub(super) delay_ns: (u64, u64),
+    /// Bytes on their way on one direction of a connection.
+    pub(super) window_size: usize,
+    /// Milliseconds between two faults of a class that is on.
+    pub(super) faults: Vec<(FaultKind, u64)>,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = stream(seed, Purpose::Cluster);
+        let front_count = 1 + to_count(random.below(3));
+        let arrangement = match random.below(4) {
+            0 if 1 < front_count => Arrangement::Mesh,
+            1 if 1 < front_count => Arrangement::Tiers,
+            _ => Arrangement::Single,
+        };
+        let strategy = match random.below(3) {
+            0 => Strategy::Random,
+            1 => Strategy::LeastLoad,
+            _ => Strategy::RoundRobin,
+        };
+        let is_heavy = seed % HEAVY_EVERY == HEAVY_EVERY - 1;
+        let window_exponent = 14 + random.below(7);
+        let mut plan = Self {
+            seed,
+            node_count: 1 + to_count(random.below(3)),
+            front_count,
+            arrangement,
+            strategy,
+            client_count: 2 + to_count(random.below(4)),
+            user_count: 1 << random.below(6),
+            currency_count: 1 + random.below(3),
+            operation_count: 200 << random.below(4),
+            batch_count_max: 1 << random.below(7),
+            pause_ms: 5 << random.below(5),
+            deadline_ms: u32::try_from(500_u64 << random.below(5)).expect("at most 8,000"),
+            id_count_max: 1 << (11 + random.below(6)),
+            safety_until: (4_000 + random.below(24_000)) * MS,
+            delay_ns: (5_000 << random.below(6), 10_000 << random.below(8)),
+            window_size: 1 << window_exponent,
+            faults: draw_faults(seed),
+        };
+        if is_heavy {
+            plan.make_heavy();
+        }
+        plan
+    }
+
+    /// Much load on one node: enough for checkpoints.
+    fn make_heavy(&mut self) {
+        self.node_count = 1;
+        self.client_count = 2;
+        self.user_count = 64;
+        self.operation_count = HEAVY_OPERATION_COUNT;
+        self.batch_count_max = 2_000;
+        self.pause_ms = 20;
+        self.id_count_max = 1 << 20;
+        self.window_size = 1 << 20;
+    }
+}
+
+/// One of so many seeds has load enough for checkpoints.
+const HEAVY_EVERY: u64 = 40;
+
+const HEAVY_OPERATION_COUNT: u64 = 80_000;
+
+/// One of so many seeds has no faults at all: whatever goes wrong there is plainly wrong.
+const CALM_EVERY: u64 = 10;
+
+fn draw_faults(seed: u64) -> Vec<(FaultKind, u64)> {
+    let mut on = Vec::new();
+    for kind in FaultKind::ALL {
+        let mut random = fault_stream(seed, *kind);
+        let is_on = random.one_in(kind.odds());
+        let usual = kind.every_ms();
+        let every_ms = (usual >> 1) + random.below(usual * 2);
+        if is_on && !seed.is_multiple_of(CALM_EVERY) {
+            on.push((*kind, every_ms));
+        }
+    }
+    on
+}
+
+fn to_count(number: u64) -> usize {
+    crate::model::to_usize(number)
+}

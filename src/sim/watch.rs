@@ -1,0 +1,407 @@
+//! Looks over the shoulders of all: what becomes durable where, and what leaves a process.
+//!
+//! Keeps what the auditor needs (the blocks that the backup made durable, the audits it took), and
+//! tests at once what can be told from the wire: that an acknowledgement names only what is
+//! durable, that a receipt leaves a node only when its entry is durable on both sides, and that
+//! two lives of a node that stand at the same committed block have the same digest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::auditor::{AuditSeen, LogSeen};
+use super::clock::At;
+use super::machine::Kind;
+use super::network::EndId;
+use super::world::World;
+use crate::disk::{DiskOptions, FolderKind, open_on};
+use crate::limits::{FETCH_SIZE_MAX, LINK_FRAME_SIZE_MAX};
+use crate::log::{Fault, MemoryMedium, Verify, blocks};
+use crate::model::{ClusterId, LogEnd, LogNumber, Seq};
+use crate::protocol::{Beat, Frame, FrameKind, Message, split};
+use crate::role::{DiskReply, DiskRequest, Lane, Lanes, Link};
+
+/// One log as it is durable at the backup.
+#[derive(Debug)]
+struct Witnessed {
+    seen: LogSeen,
+    end: LogEnd,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    cluster: Option<ClusterId>,
+    segment_size: u64,
+    logs: BTreeMap<LogNumber, Witnessed>,
+    pub(super) audits: Vec<AuditSeen>,
+    /// Where a node's own log is durable, by machine.
+    node_ends: BTreeMap<usize, LogEnd>,
+    /// Digests that nodes told of committed blocks.
+    digests: BTreeMap<(LogNumber, Seq), u128>,
+    /// The log and the term that a node last worked under, by machine.
+    pub(super) beats: BTreeMap<usize, Beat>,
+    log_of: BTreeMap<usize, LogNumber>,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// What blocks are verified against.
+    pub(super) const fn set_cluster(&mut self, cluster: ClusterId, segment_size: u64) {
+        self.cluster = Some(cluster);
+        self.segment_size = segment_size;
+    }
+
+    /// The logs, for the auditor.
+    pub(super) fn logs(&self) -> BTreeMap<LogNumber, LogSeen> {
+        let logs = self.logs.iter();
+        logs.map(|(log, witnessed)| (*log, witnessed.seen.clone()))
+            .collect()
+    }
+
+    /// Where each log is durable at the backup.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (LogNumber, LogEnd)> + '_ {
+        self.logs.iter().map(|(log, seen)| (*log, seen.end))
+    }
+
+    /// The machine whose log this is, as far as one has shown it.
+    pub(super) fn machine_of(&self, log: LogNumber) -> Option<usize> {
+        let found = self.log_of.iter().find(|(_, own)| **own == log);
+        found.map(|(machine, _)| *machine)
+    }
+
+    fn witnessed(&mut self, log: LogNumber) -> &mut Witnessed {
+        let cluster = self.cluster.expect("the world names its cluster");
+        let segment_size = self.segment_size;
+        self.logs.entry(log).or_insert_with(|| Witnessed {
+            seen: LogSeen {
+                verify: Verify {
+                    log,
+                    cluster,
+                    segment_size,
+                },
+                blocks: Vec::new(),
+            },
+            end: LogEnd::default(),
+        })
+    }
+
+    /// Keeps what the replies will not repeat.
+    pub(super) fn sees_requests(
+        &self,
+        _machine: usize,
+        requests: &[DiskRequest],
+    ) -> Vec<DiskRequest> {
+        let matters = |request: &&DiskRequest| {
+            matches!(
+                request,
+                DiskRequest::Append { .. } | DiskRequest::Audit { .. }
+            )
+        };
+        requests.iter().filter(matters).cloned().collect()
+    }
+
+    /// Something became durable, or was found to be. The error says what was lost.
+    pub(super) fn saw_replies(
+        &mut self,
+        machine: usize,
+        kind: Kind,
+        at: At,
+        requests: Vec<DiskRequest>,
+        replies: &[DiskReply],
+        medium: Option<&MemoryMedium>,
+    ) -> Result<(), String> {
+        for reply in replies {
+            match (kind, reply) {
+                (Kind::Backup, DiskReply::Durable { log, end }) => {
+                    self.backup_durable(*log, *end, &requests, at)?;
+                }
+                (
+                    Kind::Backup,
+                    DiskReply::LogOpened {
+                        log,
+                        report: Some(report),
+                        ..
+                    },
+                ) => self.backup_opened(*log, &report.end, medium, at)?,
+                (Kind::Backup, DiskReply::Audited { ticket, rows }) => {
+                    self.audited(*ticket, rows, &requests);
+                }
+                (Kind::Node(_), DiskReply::Durable { log, end }) => {
+                    self.log_of.insert(machine, *log);
+                    self.node_ends.insert(machine, *end);
+                }
+                (
+                    Kind::Node(_),
+                    DiskReply::LogOpened {
+                        log,
+                        report: Some(report),
+                        ..
+                    },
+                ) => {
+                    self.log_of.insert(machine, *log);
+                    self.node_ends.insert(machine, report.end);
+                }
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+
+    fn audited(
+        &mut self,
+        ticket: u64,
+        rows: &[crate::protocol::AuditRow],
+        requests: &[DiskRequest],
+    ) {
+        for request in requests {
+            if let DiskRequest::Audit {
+                ends,
+                ticket: asked,
+                ..
+            } = request
+                && *asked == ticket
+            {
+                self.audits.push(AuditSeen {
+                    ends: ends.clone(),
+                    rows: rows.to_vec(),
+                });
+            }
+        }
+    }
+
+    fn backup_durable(
+        &mut self,
+        log: LogNumber,
+        end: LogEnd,
+        requests: &[DiskRequest],
+        at: At,
+    ) -> Result<(), String> {
+        for request in requests {
+            if let DiskRequest::Append {
+                log: of,
+                block,
+                end: block_end,
+            } = request
+                && *of == log
+                && block_end.seq <= end.seq
+            {
+                self.add(log, block.clone(), *block_end, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, log: LogNumber, block: Bytes, end: LogEnd, at: At) -> Result<(), String> {
+        let witnessed = self.witnessed(log);
+        if end.seq <= witnessed.end.seq {
+            return Err(format!(
+                "log {log}: block {} is made durable at the backup, which had {} before",
+                end.seq, witnessed.end.seq
+            ));
+        }
+        if end.seq != witnessed.end.seq.next() {
+            return Err(format!(
+                "log {log}: block {} follows block {} at the backup",
+                end.seq, witnessed.end.seq
+            ));
+        }
+        witnessed.seen.blocks.push((block, at));
+        witnessed.end = end;
+        Ok(())
+    }
+
+    /// The backup opened a log: nothing that was durable may be missing, and what was written in
+    /// its last moments counts from now on.
+    fn backup_opened(
+        &mut self,
+        log: LogNumber,
+        end: &LogEnd,
+        medium: Option<&MemoryMedium>,
+        at: At,
+    ) -> Result<(), String> {
+        let witnessed = self.witnessed(log);
+        let (known, verify) = (witnessed.end, witnessed.seen.verify);
+        if end.seq < known.seq || (end.seq == known.seq && end.chain != known.chain) {
+            return Err(format!(
+                "log {log}: the backup made block {} durable and comes back with block {}",
+                known.seq, end.seq
+            ));
+        }
+        if end.seq == known.seq {
+            return Ok(());
+        }
+        let medium = medium.ok_or("a backup has a disk")?;
+        for bytes in read_on(medium, log, &verify, known.offset)? {
+            let mut at_byte = 0;
+            for block in blocks(&bytes, verify) {
+                let block = block.map_err(|error| error.to_string())?;
+                let size = crate::model::to_usize(u64::from(block.size()));
+                let block_end = block.end();
+                if known.seq < block_end.seq && block_end.seq <= end.seq {
+                    self.add(log, bytes.slice(at_byte..at_byte + size), block_end, at)?;
+                }
+                at_byte += size;
+            }
+        }
+        if self.witnessed(log).end == *end {
+            Ok(())
+        } else {
+            Err(format!(
+                "log {log}: the backup's blocks cannot be read again"
+            ))
+        }
+    }
+}
+
+/// All whole blocks of a log from `offset` on, read by the shipped disk from a copy.
+fn read_on(
+    medium: &MemoryMedium,
+    log: LogNumber,
+    verify: &Verify,
+    offset: u64,
+) -> Result<Vec<Bytes>, String> {
+    let options = DiskOptions {
+        kind: FolderKind::Backup,
+    };
+    let copy = medium.fork();
+    copy.fail(Fault::Sync(u64::MAX));
+    copy.fail(Fault::Write(u64::MAX));
+    copy.limit(None);
+    let disk = open_on(Arc::new(copy), options).map_err(|error| error.to_string())?;
+    let mut worker = disk.worker(Lane::Reader);
+    let mut replies = Vec::new();
+    worker.run(vec![DiskRequest::OpenLog { log }], &mut replies);
+    let mut all = Vec::new();
+    let mut offset = offset.max(crate::log::SEGMENT_HEADER_SIZE);
+    loop {
+        replies.clear();
+        let request = DiskRequest::ReadBlocks {
+            log,
+            offset,
+            below: u64::MAX,
+            size_max: FETCH_SIZE_MAX,
+            ticket: 0,
+        };
+        worker.run(vec![request], &mut replies);
+        let Some(DiskReply::BlocksRead { blocks: read, .. }) = replies.first() else {
+            return Err(format!("log {log}: {replies:?}"));
+        };
+        let last = blocks(read, *verify).last();
+        let Some(last) = last else {
+            return Ok(all);
+        };
+        let last = last.map_err(|error| error.to_string())?;
+        offset = last.end().offset;
+        all.push(read.clone());
+    }
+}
+
+// ---- the wire ----
+
+impl World {
+    /// A frame is about to be handed to a process.
+    pub(super) fn watch_incoming(&mut self, machine: usize, id: EndId, frame: &Frame<'_>) {
+        let kind = self.machines[machine].kind;
+        let told = match (kind, frame.header.kind) {
+            (Kind::Node(_), FrameKind::Appended) => self.watch_ack(frame),
+            (Kind::Backup, FrameKind::Beat) => {
+                let node = self.network.end(id.other()).map(|end| end.machine);
+                node.map_or(Ok(()), |node| self.watch_beat(node, frame))
+            }
+            _ => Ok(()),
+        };
+        if let Err(text) = told {
+            self.blame(text);
+        }
+    }
+
+    fn watch_ack(&mut self, frame: &Frame<'_>) -> Result<(), String> {
+        let Ok(Message::Appended(appended)) = Message::read(frame) else {
+            return Ok(());
+        };
+        if self.faults.is_stranger(self.backup()) {
+            return Ok(());
+        }
+        let durable = self.watch.witnessed(appended.log).end.seq;
+        if appended.through <= durable {
+            return Ok(());
+        }
+        Err(format!(
+            "log {}: the backup acknowledges block {}, durable there is {durable}",
+            appended.log, appended.through
+        ))
+    }
+
+    fn watch_beat(&mut self, machine: usize, frame: &Frame<'_>) -> Result<(), String> {
+        let Ok(Message::Beat(beat)) = Message::read(frame) else {
+            return Ok(());
+        };
+        self.watch.beats.insert(machine, beat);
+        let Some(log) = self.watch.log_of.get(&machine).copied() else {
+            return Ok(());
+        };
+        if beat.phase == 0 || beat.applied != beat.committed {
+            return Ok(());
+        }
+        let known = self.watch.digests.insert((log, beat.applied), beat.digest);
+        if known.is_none_or(|known| known == beat.digest) {
+            return Ok(());
+        }
+        Err(format!(
+            "log {log}: two replays up to block {} have digests {known:032x?} and {:032x}",
+            beat.applied, beat.digest
+        ))
+    }
+
+    /// Bytes are about to leave a process: whole frames.
+    pub(super) fn watch_outgoing(&mut self, machine: usize, id: EndId, bytes: &[u8]) {
+        if !matches!(self.machines[machine].kind, Kind::Node(_)) {
+            return;
+        }
+        let to_front = self
+            .network
+            .end(id)
+            .is_some_and(|end| end.link == Link::Cluster);
+        if !to_front {
+            return;
+        }
+        let mut rest = bytes;
+        while let Ok(Some((frame, size))) = split(rest, LINK_FRAME_SIZE_MAX) {
+            if frame.header.kind == FrameKind::Receipts
+                && let Err(text) = self.watch_receipts(machine, &frame)
+            {
+                self.blame(text);
+            }
+            rest = &rest[size..];
+        }
+    }
+
+    /// Receipts leave a node when the entries that they show are durable on both sides.
+    fn watch_receipts(&mut self, machine: usize, frame: &Frame<'_>) -> Result<(), String> {
+        let Ok(Message::Receipts(receipts)) = Message::read(frame) else {
+            return Err("a node sends receipts that cannot be read".to_owned());
+        };
+        let own = self.watch.node_ends.get(&machine).copied();
+        let own = own.unwrap_or_default();
+        let name = &self.machines[machine].name;
+        for receipt in receipts.iter().flatten() {
+            let Some(log) = receipt.place.log() else {
+                continue;
+            };
+            let there = self.watch.witnessed(log).end;
+            let offset = receipt.place.offset();
+            if own.offset <= offset || there.offset <= offset {
+                return Err(format!(
+                    "{name} answers {:?}, durable are {} here and {} at the backup",
+                    receipt, own.offset, there.offset
+                ));
+            }
+        }
+        Ok(())
+    }
+}
