@@ -114,7 +114,7 @@ fn a_segment_cut_under_a_running_backup() {
         .record
         .note("segment 0 of log 1 of the backup is cut to nothing");
     // An empty node asks for all of it.
-    std::fs::remove_dir_all(world.data(node)).unwrap();
+    world.wipe(node);
     world.launch(node);
     let code = world.wait_end(backup, PATIENCE);
     assert_eq!(code, Some(EXIT_BUS_ERROR), "{}", world.words(backup));

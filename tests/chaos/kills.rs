@@ -34,6 +34,10 @@ fn kill_at_random(name: &'static str, kill_count: u64, seed: u64) {
             let index = random.below(roles.len() as u64);
             let role = roles[usize::try_from(index).expect("small")];
             world.kill(role);
+            if matches!(role, Role::Node(_)) && random.one_in(4) {
+                // Its disk goes with it: everything acknowledged must be on the backup.
+                world.wipe(role);
+            }
             // A third of the time a second one dies too, or the same one while it starts.
             if random.one_in(3) {
                 let index = random.below(roles.len() as u64);

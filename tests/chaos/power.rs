@@ -95,6 +95,12 @@ fn cut(
     if lives_on {
         go_on(Duration::from_millis(random.below(300)));
     }
+    if victims == [Role::Backup] && random.one_in(3) {
+        // The node's disk is lost in the same moment: the backup alone has what was acknowledged.
+        world.kill(Role::Node(2));
+        world.wipe(Role::Node(2));
+        world.launch(Role::Node(2));
+    }
     for role in victims {
         if let Some(code) = world.process(*role).ended().unwrap() {
             let words = world.words(*role);

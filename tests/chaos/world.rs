@@ -331,6 +331,12 @@ impl World {
         self.process(role).kill().expect("it can be killed");
     }
 
+    /// Deletes the data folder of a daemon that does not run.
+    pub(crate) fn wipe(&self, role: Role) {
+        self.record.note(&format!("wipe {}", role.name()));
+        std::fs::remove_dir_all(self.data(role)).expect("it can be deleted");
+    }
+
     /// Starts it again and waits until it serves.
     pub(crate) fn revive(&mut self, role: Role) {
         self.record.note(&format!("start {}", role.name()));
