@@ -377,6 +377,14 @@ pub const SCRUB_MS_MIN: u64 = 20;
 /// Longest time between two pieces: a small log is verified sooner than within a day.
 pub const SCRUB_MS_MAX: u64 = 1_000;
 
+/// Bytes of its log that a node looks through at a time for an id that it does not remember any
+/// more: well below a millisecond of its loop.
+pub const FIND_PIECE_SIZE: u32 = 1 << 20;
+
+/// Bytes of its log that a node looks through at most for one such id: as many as a deadline
+/// lasts for. What lies further is `beyond_retention`.
+pub const FIND_SEARCH_SIZE_MAX: u64 = 2 << 30;
+
 /// Bytes of what a loop keeps of one connection besides its bytes on their way.
 pub const CONNECTION_SIZE_MAX: u64 = 1_024;
 

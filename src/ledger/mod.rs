@@ -367,6 +367,12 @@ impl Ledger {
         self.meta.mark
     }
 
+    /// The slot of a user.
+    #[must_use]
+    pub fn slot_of(&self, user: UserId) -> Slot {
+        user_slot(self.ring_key, user)
+    }
+
     /// Did this log activate the slot?
     #[must_use]
     pub fn owned(&self, slot: Slot) -> bool {

@@ -7,7 +7,7 @@
 use super::operation::{u16_at, u32_at, u64_at};
 use super::{
     Flags, Generation, Kind, LogTime, OPERATION_SIZE, Operation, Place, ResultCode, RingEpoch,
-    Slot, Term,
+    Slot, Term, UserId,
 };
 
 /// Bytes of an entry.
@@ -148,6 +148,15 @@ pub enum EntryError {
 }
 
 impl Entry {
+    /// Can these bytes be a change of `user`, or one of the node's own entries? Cheap, for those
+    /// who look through many.
+    #[must_use]
+    pub fn may_be_of(bytes: &[u8; ENTRY_SIZE], user: UserId) -> bool {
+        let is_own = KIND_HORIZON <= bytes[KIND_AT];
+        let operation = bytes.first_chunk::<OPERATION_SIZE>();
+        is_own || operation.is_some_and(|bytes| Operation::user_of(bytes) == user.get())
+    }
+
     /// Reads one entry.
     pub fn read(bytes: &[u8; ENTRY_SIZE]) -> Result<Self, EntryError> {
         match bytes[KIND_AT] {

@@ -122,8 +122,14 @@ impl Running {
                 Proved::Unseen => (ResultCode::NotSeen, None),
             },
             Seen::New | Seen::Future | Seen::Full => (ResultCode::NotSeen, None),
-            // What became of so old an id is no longer known here.
-            Seen::TooOld => (ResultCode::BeyondRetention, None),
+            Seen::TooOld => {
+                return match self.find_old(operation, source) {
+                    Ok((receipt, place)) => {
+                        Outcome::Answer(receipt, self.shown(operation, place, turn))
+                    }
+                    Err(outcome) => outcome,
+                };
+            }
         };
         let receipt = Receipt::bare(source.index, code);
         Outcome::Answer(receipt, self.shown(operation, place, turn))

@@ -9,7 +9,7 @@ use crate::clock::{Now, Tick};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::log::{BlockBuilder, Verify, blocks};
-use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart, to_u64};
+use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart, UserId, to_u64};
 use crate::protocol::{Appended, Beat, EntryRead};
 use crate::role::{
     DiskFault, DiskReply, DiskRequest, Effect, ExitCode, Level, LogView, Outbox, PeerId,
@@ -18,6 +18,7 @@ use crate::role::{
 use super::commit::{Answers, Commit};
 use super::parked::Parked;
 use super::replicate::{self, Replicate};
+use super::search::{self, Found, Searches};
 use super::shared::{Failure, Grant, Halt, Shared, Standing, say};
 use super::slots::SlotTable;
 use super::start::Started;
@@ -56,6 +57,7 @@ pub(super) struct Running {
     backup_end: Option<LogEnd>,
     pub(super) queue: Queue,
     pub(super) parked: Parked,
+    pub(super) searches: Searches,
     pub(super) upkeep: Upkeep,
     /// Entries of the node's own that wait for the next block.
     pub(super) own: VecDeque<Entry>,
@@ -95,6 +97,7 @@ impl Running {
             backup_end: None,
             queue: Queue::default(),
             parked: Parked::new(shared.options.limits.parked_count_max),
+            searches: Searches::default(),
             upkeep,
             own: VecDeque::new(),
             logged_epoch: RingEpoch(0),
@@ -316,6 +319,17 @@ impl Running {
                 blocks,
                 ..
             } => self.upkeep.scrubbed(offset, to_u64(blocks.len())),
+            DiskReply::BlocksRead {
+                ticket: search::TICKET,
+                offset,
+                blocks,
+                ..
+            } => {
+                let below = self.commit.committed().offset;
+                let piece = (offset, &blocks[..]);
+                let ended = self.searches.piece_read(piece, below, &self.verify, out);
+                self.search_ended(ended);
+            }
             DiskReply::BlocksRead { ticket, blocks, .. } => {
                 return self.blocks_read(ticket, &blocks, shared, out);
             }
@@ -397,10 +411,32 @@ impl Running {
                 .disk_answered(*ticket, None, shared.link.up(), out);
             return Ok(());
         }
+        if let DiskRequest::ReadBlocks {
+            ticket: search::TICKET,
+            ..
+        } = failure.request
+        {
+            let level = match failure.fault {
+                DiskFault::Damage => Level::Alarm,
+                DiskFault::Poisoned | DiskFault::NoSpace | DiskFault::Other => Level::Warn,
+            };
+            say(out, level, format!("the search of an old id ends: {text}"));
+            let below = self.commit.committed().offset;
+            let ended = self.searches.failed(below, &self.verify, out);
+            self.search_ended(ended);
+            return Ok(());
+        }
         if self.upkeep.failed(failure, now, out) {
             return Ok(());
         }
         Err(Halt::damage(format!("the disk failed: {text}")))
+    }
+
+    /// The operation that waited for a search goes on.
+    fn search_ended(&mut self, ended: Option<(UserId, Found)>) {
+        if let Some((user, found)) = ended {
+            self.parked.search_ended(user, found);
+        }
     }
 
     // ---- turns ----

@@ -113,6 +113,11 @@ impl Source<'_> {
         let known = self.proofs?.iter().find(|(at, _)| *at == place);
         known.map(|(_, proof)| *proof)
     }
+
+    /// Everything that was found out, each with its place.
+    pub(super) fn proofs(&self) -> &[(Place, Proof)] {
+        self.proofs.unwrap_or_default()
+    }
 }
 
 /// What became of an operation.
@@ -122,6 +127,8 @@ pub(super) enum Outcome {
     Answer(Receipt, Wait),
     /// It waits for this entry.
     Cold(Place),
+    /// It waits until the log was searched for its id.
+    Search,
     /// It waits behind another one of its user.
     Held,
 }
@@ -317,6 +324,11 @@ impl Running {
                     let waiting = held(&source, &bytes);
                     self.parked.park(user_of(&bytes), waiting, place, out);
                 }
+                Outcome::Search => {
+                    self.parked
+                        .park_search(user_of(&bytes), held(&source, &bytes));
+                    self.search(&bytes, out);
+                }
                 Outcome::Held => self.parked.hold(user_of(&bytes), held(&source, &bytes)),
             }
         }
@@ -354,6 +366,12 @@ impl Running {
                 }
                 Outcome::Cold(place) => {
                     self.parked.park(user, waiting, place, out);
+                    return;
+                }
+                Outcome::Search => {
+                    let bytes = waiting.bytes;
+                    self.parked.park_search(user, waiting);
+                    self.search(&bytes, out);
                     return;
                 }
                 Outcome::Held => unreachable!("what is resumed is not held back again"),
@@ -443,8 +461,10 @@ impl Running {
             Seen::TooOld if operation.kind().is_change() => {
                 self.about_id(source, ResultCode::IdTooOld)
             }
-            // A find: what became of so old an id is no longer known here.
-            Seen::TooOld => self.about_id(source, ResultCode::BeyondRetention),
+            Seen::TooOld => match self.find_old(operation, source) {
+                Ok((receipt, _)) => Outcome::Answer(receipt, self.wait()),
+                Err(outcome) => outcome,
+            },
             Seen::Future => Outcome::bare(source, ResultCode::IdInFuture),
             Seen::Full => Outcome::bare(source, ResultCode::Busy),
             Seen::Maybe(_) => unreachable!("the false hits were excluded"),

@@ -13,6 +13,7 @@ use crate::role::{
 };
 
 use super::restore::{read_offset, segment_of};
+use super::search::may_take;
 use super::shared::{Failure, say};
 
 /// Whether one of a kind of request is under way.
@@ -185,6 +186,19 @@ impl Upkeep {
                 log: self.log,
                 below: keep * self.segment_size,
             }));
+        }
+    }
+
+    /// Where an operation with an id of this time can first lie in what is kept, and whether all
+    /// of it is kept: `None` if that is for the first block to say.
+    pub(super) fn search_from(&self, id_ms: u64) -> (u64, Option<bool>) {
+        let is_before = |(_, time): &&(u64, LogTime)| !may_take(id_ms, *time);
+        let before = self.times.iter().take_while(is_before).last();
+        let kept = |(segment, _): &&(u64, LogTime)| self.first_segment <= *segment;
+        match before.filter(kept) {
+            Some((segment, _)) => (segment * self.segment_size, Some(true)),
+            None if self.first_segment == 0 => (0, Some(true)),
+            None => (self.first_segment * self.segment_size, None),
         }
     }
 

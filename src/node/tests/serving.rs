@@ -173,7 +173,7 @@ fn find_shows_burns_and_promises_nothing() {
     assert_eq!(world.one(burn_known).code, ResultCode::Ok);
     assert_eq!(world.one(get(7)).available, 50);
     let old = Operation::find(id_at(1_000, 4), user(7));
-    assert_eq!(world.one(old).code, ResultCode::BeyondRetention);
+    assert_eq!(world.one(old).code, ResultCode::Never);
 }
 
 #[test]
