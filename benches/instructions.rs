@@ -31,7 +31,10 @@ const USER_COUNT: u64 = 5_000;
 
 type Portion = Box<dyn FnMut()>;
 
-const CASES: [(&str, fn() -> Portion); 11] = [
+/// A name, and what makes its portion.
+type Case = (&'static str, fn() -> Portion);
+
+const CASES: [Case; 11] = [
     ("request_encode", request_encode),
     ("request_decode", request_decode),
     ("request_decode_single", request_decode_single),

@@ -80,7 +80,7 @@ mod tests {
         // The legend is for people and other readers; this one does not know it.
         let text = String::from_utf8(bytes).unwrap();
         let plain: Vec<&str> = text.lines().filter(|line| !line.starts_with('"')).collect();
-        let plain = plain.join("\n");
+        let plain = plain.join("\n") + "\n";
         let entries = IntervalLogIterator::new(plain.as_bytes());
         let starts: Vec<_> = entries
             .filter_map(|entry| match entry.unwrap() {

@@ -67,7 +67,8 @@ pub(super) struct Flags {
     #[arg(short = 'P', long, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     pipeline: Option<u32>,
     /// Operations of a request.
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8_192))]
+    #[arg(short, long, default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=8_192))]
     batch: u32,
     /// So many requests in all, instead of a duration.
     #[arg(short = 'n', long, value_parser = parse_count, conflicts_with = "duration")]
