@@ -93,9 +93,8 @@ impl Workload {
             .collect();
         for _ in 0..load.client_count {
             // All are connected before anything happens to the cluster.
-            if greeted.recv_timeout(CONNECT).is_err() {
-                panic!("a client cannot connect: {:?}", alarm.try_recv());
-            }
+            let has_come = greeted.recv_timeout(CONNECT).is_ok();
+            assert!(has_come, "a client cannot connect: {:?}", alarm.try_recv());
         }
         Self {
             stop,
@@ -197,7 +196,7 @@ impl Worker {
         let connected = Client::connect_to(&self.load.fronts, &options);
         let mut client = connected.map_err(|error| error.to_string())?;
         // The test has ended if nobody listens.
-        drop(greet.send(()));
+        greet.send(()).unwrap_or(());
         let clock = Clock::start();
         let mut next = clock.now().tick;
         while !self.stop.load(Ordering::Relaxed) {
