@@ -20,6 +20,7 @@ mod pauses;
 mod power;
 mod proxy;
 mod record;
+mod replaced;
 mod space;
 mod strangers;
 mod syncs;

@@ -359,7 +359,8 @@ impl Pump {
         loop {
             match from.read(&mut bytes) {
                 Ok(0) => {
-                    // The other way may go on.
+                    // The end is held like everything else. The other way may go on.
+                    self.shared.wait_held(self.way);
                     to.shutdown(Shutdown::Write).unwrap_or(());
                     break;
                 }

@@ -9,7 +9,7 @@ use counterfoil::dev::StartError;
 
 use crate::host;
 use crate::record::Event;
-use crate::workload::Workload;
+use crate::workload::{Load, Workload};
 use crate::world::{PATIENCE, Role, SEGMENT_SIZE, Shape, World};
 
 const SHAPE: Shape = Shape {
@@ -210,7 +210,11 @@ fn slow_disk(name: &'static str, role: Role, delay: Duration, time: Duration, se
         "{name}: {role:?} syncs {delay:?} late for {time:?}, seed {seed}"
     ));
     let mut world = World::start(name, SHAPE);
-    let load = world.load(seed);
+    // The syncs of two blocks must fit into some client's deadline.
+    let load = Load {
+        deadline_ms: 10_000,
+        ..world.load(seed)
+    };
     let work = world.work(&load);
     work.until_answered(50, Duration::from_secs(30));
     let inject = format!("inject=fdatasync:delay_enter={}", delay.as_micros());

@@ -21,6 +21,9 @@ use crate::record::Record;
 /// Answered changes that a client keeps to send them again.
 const KEPT_COUNT: usize = 64;
 
+/// How long the clients may take to connect.
+const CONNECT: Duration = Duration::from_secs(30);
+
 /// What load to put on a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
@@ -66,6 +69,7 @@ impl Workload {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let (tell, alarm) = channel();
+        let (greet, greeted) = channel();
         let threads = (0..load.client_count)
             .map(|number| {
                 let worker = Worker {
@@ -79,13 +83,19 @@ impl Workload {
                     seen: Vec::new(),
                 };
                 let bell = Bell(tell.clone());
+                let greet = greet.clone();
                 thread::spawn(move || {
-                    if let Err(text) = worker.run() {
+                    if let Err(text) = worker.run(&greet) {
                         bell.ring(text);
                     }
                 })
             })
             .collect();
+        for _ in 0..load.client_count {
+            // All are connected before anything happens to the cluster.
+            let has_come = greeted.recv_timeout(CONNECT).is_ok();
+            assert!(has_come, "a client cannot connect: {:?}", alarm.try_recv());
+        }
         Self {
             stop,
             answered,
@@ -176,7 +186,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) -> Result<(), String> {
+    fn run(mut self, greet: &Sender<()>) -> Result<(), String> {
         let divisor = [1, 3, 10][usize::try_from(self.number % 3).expect("small")];
         let deadline = Duration::from_millis((self.load.deadline_ms / divisor).max(50));
         let options = Options {
@@ -185,6 +195,8 @@ impl Worker {
         };
         let connected = Client::connect_to(&self.load.fronts, &options);
         let mut client = connected.map_err(|error| error.to_string())?;
+        // The test has ended if nobody listens.
+        greet.send(()).unwrap_or(());
         let clock = Clock::start();
         let mut next = clock.now().tick;
         while !self.stop.load(Ordering::Relaxed) {

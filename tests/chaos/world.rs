@@ -331,6 +331,19 @@ impl World {
         self.process(role).kill().expect("it can be killed");
     }
 
+    /// Takes a process that a test has started in the place of one that has ended.
+    pub(crate) fn adopt(&mut self, role: Role, process: Process, folder: PathBuf) {
+        let address = process.address();
+        let daemon = self.daemon_mut(role);
+        daemon.address = Some(address);
+        daemon.process = Some(process);
+        daemon.folder = folder;
+        // Whoever knows the old address finds the new process.
+        if let Some(proxy) = &daemon.proxy {
+            proxy.aim(address);
+        }
+    }
+
     /// Deletes the data folder of a daemon that does not run.
     pub(crate) fn wipe(&self, role: Role) {
         self.record.note(&format!("wipe {}", role.name()));
@@ -459,16 +472,26 @@ impl World {
             verdict.doubled(),
             verdict.violations.len(),
         ));
-        if !shown.is_empty() {
-            let kept = std::env::temp_dir().join(format!("chaos-record-{}", std::process::id()));
-            let copied = std::fs::copy(self.folder.path().join("record"), &kept);
-            panic!(
-                "{}: {} violations (record: {} {copied:?}):\n{}",
+        assert!(
+            shown.is_empty(),
+            "{}: {} violations:\n{}",
+            self.name,
+            verdict.violations.len(),
+            shown.join("\n")
+        );
+    }
+}
+
+impl Drop for World {
+    /// What a failed test leaves is worth a look: its record, the daemons' words, the folders.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            host::say(&format!(
+                "{}: see {}",
                 self.name,
-                verdict.violations.len(),
-                kept.display(),
-                shown.join("\n")
-            );
+                self.folder.path().display()
+            ));
         }
     }
 }
