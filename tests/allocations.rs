@@ -11,6 +11,7 @@
 //! what an operation costs.
 
 #![cfg(feature = "daemon")]
+#![expect(clippy::unwrap_used, reason = "what fails in a test is the finding")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

@@ -130,6 +130,24 @@ impl Worker {
             ),
             DiskRequest::Append { .. } => unreachable!("appends are carried out together"),
             DiskRequest::CutLog { log, to } => self.cut_log(log, &to),
+            DiskRequest::ReadBlocks { .. }
+            | DiskRequest::Scrub { .. }
+            | DiskRequest::ReadEntry { .. } => self.carry_out_read(request),
+            DiskRequest::PrepareSegment { .. }
+            | DiskRequest::MakeCheckpoint { .. }
+            | DiskRequest::RetireSegments { .. }
+            | DiskRequest::LoadCheckpoint { .. }
+            | DiskRequest::ReadCheckpoint { .. }
+            | DiskRequest::WriteCheckpoint { .. }
+            | DiskRequest::MeasureFreeSpace
+            | DiskRequest::AdvanceReplica { .. }
+            | DiskRequest::Audit { .. } => self.carry_out_behind(request),
+        }
+    }
+
+    /// Reads of blocks and entries.
+    fn carry_out_read(&self, request: &DiskRequest) -> Result<DiskReply, LogError> {
+        match *request {
             DiskRequest::ReadBlocks {
                 log,
                 offset,
@@ -173,7 +191,13 @@ impl Worker {
                     entry,
                 })
             }
-            DiskRequest::PrepareSegment { .. }
+            DiskRequest::LoadFile { .. }
+            | DiskRequest::SaveFile { .. }
+            | DiskRequest::OpenLog { .. }
+            | DiskRequest::CreateLog { .. }
+            | DiskRequest::Append { .. }
+            | DiskRequest::CutLog { .. }
+            | DiskRequest::PrepareSegment { .. }
             | DiskRequest::MakeCheckpoint { .. }
             | DiskRequest::RetireSegments { .. }
             | DiskRequest::LoadCheckpoint { .. }
@@ -181,7 +205,7 @@ impl Worker {
             | DiskRequest::WriteCheckpoint { .. }
             | DiskRequest::MeasureFreeSpace
             | DiskRequest::AdvanceReplica { .. }
-            | DiskRequest::Audit { .. } => self.carry_out_behind(request),
+            | DiskRequest::Audit { .. } => unreachable!("carried out elsewhere"),
         }
     }
 

@@ -54,6 +54,10 @@ pub(super) struct Reading {
 
 /// Why a peer is not read from.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "reasons of their own, any of which may hold"
+)]
 pub(super) struct Hold {
     /// The role paused it.
     pub(super) by_role: bool,

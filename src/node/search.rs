@@ -158,10 +158,10 @@ fn look(sought: &mut Sought, offset: u64, bytes: &[u8], verify: &Verify) -> Piec
         let Ok(block) = block else {
             return Piece::Over(Found::Nothing(ResultCode::BeyondRetention));
         };
-        let is_complete = *sought
-            .is_complete
-            .get_or_insert_with(|| !may_take(sought.id.time_ms(), block.head().time));
-        if let Some(found) = look_into(sought, is_complete, &block) {
+        let time = block.head().time;
+        let is_before = !may_take(sought.id.time_ms(), time);
+        sought.is_complete.get_or_insert(is_before);
+        if let Some(found) = look_into(sought, &block) {
             return Piece::Over(found);
         }
         end = block.end().offset;
@@ -173,7 +173,7 @@ fn look(sought: &mut Sought, offset: u64, bytes: &[u8], verify: &Verify) -> Piec
     Piece::Next(end)
 }
 
-fn look_into(sought: &Sought, is_complete: bool, block: &Block<'_>) -> Option<Found> {
+fn look_into(sought: &Sought, block: &Block<'_>) -> Option<Found> {
     for (place, _, bytes) in block.entries() {
         if !Entry::may_be_of(bytes, sought.user) {
             continue;
@@ -184,7 +184,6 @@ fn look_into(sought: &Sought, is_complete: bool, block: &Block<'_>) -> Option<Fo
             }
             Ok(Entry::Horizon { ms }) if sought.id.time_ms() < ms => {
                 // From here on the id was too old.
-                debug_assert!(sought.is_complete == Some(is_complete));
                 return Some(sought.nothing());
             }
             Ok(

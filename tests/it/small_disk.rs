@@ -67,6 +67,14 @@ fn a_full_disk_stops_changes_not_reads_and_nothing_is_lost() {
     assert!(told.contains("1 passed"), "{told}");
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "what was really tried belongs into the log of a test"
+)]
+fn tell(text: &str) {
+    println!("{text}");
+}
+
 /// Mounts a small file system there: ext4 in a file, or memory where that cannot be mounted.
 fn mount(folder: &Path, place: &Path) {
     std::fs::create_dir_all(place).unwrap();
@@ -82,12 +90,12 @@ fn mount(folder: &Path, place: &Path) {
         && does("mount", &["-o", "loop", image, at]);
     if is_ext4 {
         std::fs::remove_dir(place.join("lost+found")).unwrap();
-        println!("{at}: ext4 of {DISK_MIB} MiB");
+        tell(&format!("{at}: ext4 of {DISK_MIB} MiB"));
     } else {
         let size = format!("size={DISK_MIB}m");
         let is_mounted = does("mount", &["-t", "tmpfs", "-o", &size, "none", at]);
         assert!(is_mounted, "neither ext4 nor memory can be mounted at {at}");
-        println!("{at}: tmpfs of {DISK_MIB} MiB");
+        tell(&format!("{at}: tmpfs of {DISK_MIB} MiB"));
     }
 }
 
@@ -190,10 +198,10 @@ fn fill_and_free(folder: &Path, part: &str) {
         }
         teller.until("resumed", |result| result.is_ok());
         teller.assert_balance();
-        println!(
-            "{part} round {round}: no_space, reads, resumed at {}",
-            teller.balance
-        );
+        let balance = teller.balance;
+        tell(&format!(
+            "{part} round {round}: no_space, reads, resumed at {balance}"
+        ));
     }
     assert_eq!(teller.pending, None);
     assert!(

@@ -321,12 +321,11 @@ impl TestDisk {
                     entry,
                 });
             }
-            request => self.take_other(request),
+            request => self.take_read(request),
         }
     }
 
-    fn take_other(&mut self, request: DiskRequest) {
-        let log = log_number();
+    fn take_read(&mut self, request: DiskRequest) {
         match request {
             DiskRequest::Scrub {
                 log,
@@ -348,6 +347,13 @@ impl TestDisk {
                 fault: DiskFault::Damage,
                 text: "the test wants it so".to_owned(),
             }),
+            request => self.take_other(request),
+        }
+    }
+
+    fn take_other(&mut self, request: DiskRequest) {
+        let log = log_number();
+        match request {
             DiskRequest::ReadBlocks {
                 offset,
                 below,
