@@ -2,6 +2,8 @@
 //! result to an exit code. Printing happens here and nowhere below.
 
 mod audit;
+#[cfg(feature = "canary")]
+mod canary;
 mod daemon;
 mod dev;
 mod drill;

@@ -9,6 +9,7 @@ use super::clients::{Client, Origin};
 use super::deadlines::Wheel;
 use super::pool::{Key, Pool};
 use super::target::Target;
+use crate::canary::{self, Bug};
 use crate::clock::Tick;
 use crate::limits::RETRY_MS;
 use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_usize};
@@ -69,7 +70,9 @@ impl Op {
     fn code_at_deadline(&self) -> ResultCode {
         if !self.is_change {
             ResultCode::Unavailable
-        } else if self.unanswered || self.stage == Stage::Sent {
+        } else if (self.unanswered || self.stage == Stage::Sent)
+            && !canary::on(Bug::FrontForgetsDoubt)
+        {
             ResultCode::Unknown
         } else {
             self.not_now

@@ -8,5 +8,6 @@ mod format;
 mod harness;
 mod hostile;
 mod recovery;
+mod sim;
 mod tidy;
 mod vectors;

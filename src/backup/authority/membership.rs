@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::canary::{self, Bug};
 use crate::model::{Incarnation, LogEnd, LogNumber, Seq, Slot, Term};
 
 /// Grants of one log that are kept, newest last: enough to tell a replaced incarnation from a
@@ -115,7 +116,9 @@ impl MemberRecord {
             Shown::Copy { copy: kept, .. } => kept,
         };
         self.copy = copy;
-        self.term = self.term.next();
+        if !canary::on(Bug::SameTerm) || self.term == Term(0) {
+            self.term = self.term.next();
+        }
         self.incarnation = Some(incarnation);
         if matches!(shown, Shown::Empty) {
             self.diverged = false;
