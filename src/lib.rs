@@ -6,6 +6,8 @@
 //! the daemons and the command line. Reading order for the code: [`model`], [`protocol`], then
 //! `ledger`, `log`, `node`; ARCHITECTURE.md has the map.
 
+#[doc(hidden)]
+pub mod canary;
 pub mod client;
 pub mod limits;
 pub mod model;

@@ -11,6 +11,7 @@ use super::register::Owner;
 use super::serve::ReadFor;
 use super::stream::{Stream, Verdict};
 use super::upkeep::Spare;
+use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::log::{Block, Verify};
 use crate::model::{LogEnd, LogNumber, Seq, Term};
@@ -136,6 +137,11 @@ impl Running {
         if full && !peer.paused {
             peer.paused = true;
             out.effect(Effect::Pause { peer: owner.peer });
+        }
+        if canary::on(Bug::AckAboveDurable)
+            && let Some(stream) = self.streams.get_mut(&log)
+        {
+            stream.answer.appended = true;
         }
         self.touch(log);
     }
@@ -294,7 +300,11 @@ impl Running {
             let appended = Appended {
                 log,
                 term: owner.term,
-                through: stream.durable.seq,
+                through: if canary::on(Bug::AckAboveDurable) {
+                    stream.accepted.seq
+                } else {
+                    stream.durable.seq
+                },
                 clock_ms: now.wall_ms,
                 free_size,
             };

@@ -12,6 +12,7 @@ use super::authority::Shown;
 use super::connections::{Asker, Greeted};
 use super::stream::Stream;
 use super::{Running, Stage};
+use crate::canary::{self, Bug};
 use crate::clock::Now;
 use crate::model::{Incarnation, LogEnd, LogNumber, NodeId, Term};
 use crate::protocol::{Granted, Message, RefusalCode, Register, TermStarts, put_term_starts};
@@ -129,6 +130,9 @@ impl Running {
             stream.fence.claim().map(|claim| claim.asker.peer),
         ];
         for peer in older.into_iter().flatten() {
+            if canary::on(Bug::LateConnection) {
+                continue;
+            }
             self.close(peer, format!("node {node} registers anew"), out);
         }
         let stream = self.streams.get_mut(&log).expect("members have streams");
@@ -174,7 +178,10 @@ impl Running {
         if register.log.is_some_and(|log| log != member.log) {
             return refusal(RefusalCode::WrongLog, "this folder is another node's");
         }
-        if let Some(text) = self.test_age(register, member.term, &stream.durable) {
+        let is_blind = canary::on(Bug::OldTermTaken);
+        if let Some(text) = self.test_age(register, member.term, &stream.durable)
+            && !is_blind
+        {
             return Err((RefusalCode::BackupOlder, text));
         }
         if member.was_replaced(greeted.incarnation) {

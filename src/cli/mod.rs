@@ -3,6 +3,8 @@
 
 mod audit;
 mod bench;
+#[cfg(feature = "canary")]
+mod canary;
 mod daemon;
 mod dev;
 mod drill;

@@ -17,7 +17,7 @@ use crate::sim::{self, Counts, Keep, Outcome};
 pub(super) struct Flags {
     /// One seed: prints what happened.
     #[arg(long, conflicts_with = "seeds")]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// A range of seeds, the second one not included.
     #[arg(long, value_name = "A..B", value_parser = parse_seeds)]
     seeds: Option<Seeds>,
@@ -32,7 +32,15 @@ pub(super) struct Flags {
     twice: bool,
     /// Seeds at a time; 0 = one for each processor.
     #[arg(long, default_value_t = 0)]
-    jobs: usize,
+    pub(super) jobs: usize,
+    /// Choose a defect; it must be caught within its stated number of seeds.
+    #[cfg(feature = "canary")]
+    #[arg(long, conflicts_with_all = ["bugs", "seeds"])]
+    pub(super) bug: Option<String>,
+    /// Try every defect, one after the other.
+    #[cfg(feature = "canary")]
+    #[arg(long)]
+    pub(super) bugs: bool,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -64,6 +72,10 @@ fn parse_seeds(text: &str) -> Result<Seeds, String> {
 const DEFAULT_SEEDS: Seeds = Seeds { first: 1, end: 201 };
 
 pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
+    #[cfg(feature = "canary")]
+    if let Some(code) = super::canary::run(flags)? {
+        return Ok(code);
+    }
     if let Some(seed) = flags.seed {
         return Ok(run_one(flags, seed));
     }

@@ -9,6 +9,7 @@ use super::clients::{Client, Origin};
 use super::deadlines::Wheel;
 use super::pool::{Key, Pool};
 use super::target::Target;
+use crate::canary::{self, Bug};
 use crate::clock::Tick;
 use crate::limits::{FRONT_ANSWER_COUNT_MAX, FRONT_OPERATION_MEMORY_SIZE_MAX, RETRY_MS};
 use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_u64, to_usize};
@@ -65,7 +66,9 @@ impl Op {
     fn code_at_deadline(&self) -> ResultCode {
         if !self.is_change {
             ResultCode::Unavailable
-        } else if self.unanswered || self.stage == Stage::Sent {
+        } else if (self.unanswered || self.stage == Stage::Sent)
+            && !canary::on(Bug::FrontForgetsDoubt)
+        {
             ResultCode::Unknown
         } else {
             self.not_now

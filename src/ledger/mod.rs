@@ -38,6 +38,7 @@ use record::AccountRecord;
 use supply::Supplies;
 use table::{Found, Table};
 
+use crate::canary::{self, Bug};
 use crate::limits::{
     ACCOUNT_COUNT_MAX, CURRENCIES_PER_USER_MAX, ID_AHEAD_MS_MAX, ID_WINDOW_MS, ID_WINDOW_MS_MIN,
 };
@@ -183,7 +184,7 @@ impl Ledger {
     /// What was seen comes before the other answers, but nothing is known below the horizon.
     #[must_use]
     pub fn seen(&self, user: UserId, id: OperationId, time: LogTime) -> Seen {
-        if id.time_ms() < self.meta.horizon_ms {
+        if id.time_ms() < self.meta.horizon_ms && !canary::on(Bug::IgnoredHorizon) {
             return Seen::TooOld;
         }
         let fingerprint = id_fingerprint(self.ring_key, user, id);
@@ -203,7 +204,7 @@ impl Ledger {
     #[must_use]
     pub fn seen_after_false_hits(&self, id: OperationId, time: LogTime) -> Seen {
         let ms = id.time_ms();
-        if ms < self.meta.horizon_ms {
+        if ms < self.meta.horizon_ms && !canary::on(Bug::IgnoredHorizon) {
             Seen::TooOld
         } else if time.ms().saturating_add(ID_AHEAD_MS_MAX) < ms {
             Seen::Future
@@ -297,6 +298,8 @@ impl Ledger {
     ) -> bool {
         let mut numbers = self.table.numbers_of(user, from_currency);
         let taken = numbers.by_ref().take(count as usize);
+        let skipped = usize::from(canary::on(Bug::ListShort));
+        let taken = taken.skip(skipped);
         rows.extend(taken.map(|number| Account::from(self.table.record(number))));
         numbers.next().is_some()
     }
@@ -321,7 +324,12 @@ impl Ledger {
             let goal = self
                 .id_count_max
                 .saturating_sub(eighth + eighth.div_ceil(4));
-            due_ms = due_ms.max(self.ids.horizon_for(goal, before(ID_WINDOW_MS_MIN)));
+            let window_ms = if canary::on(Bug::ShortWindow) {
+                0
+            } else {
+                ID_WINDOW_MS_MIN
+            };
+            due_ms = due_ms.max(self.ids.horizon_for(goal, before(window_ms)));
         }
         Some(due_ms).filter(|due_ms| self.meta.horizon_ms < *due_ms)
     }

@@ -6,6 +6,7 @@
 
 use super::bits::{high_word, join, low_half, low_word};
 use super::record::{AccountRecord, read_words};
+use crate::canary::{self, Bug};
 use crate::limits::CURRENCY_COUNT_MAX;
 use crate::model::{Map, new_map, to_u64};
 
@@ -95,6 +96,9 @@ impl Supply {
 
     /// Counts what came in and went out.
     pub(super) fn flow(&mut self, flow: Flow) {
+        if canary::on(Bug::SupplyNotCounted) && flow.burned != 0 {
+            return;
+        }
         self.issued = self
             .issued
             .checked_add(u128::from(flow.issued))

@@ -6,6 +6,7 @@ use super::SEGMENT_HEADER_SIZE;
 use super::block::{Block, BlockError, Verify};
 use super::error::{LogError, While, sync_failed};
 use super::medium::{Access, Medium, MediumFile};
+use crate::canary::{self, Bug};
 use crate::limits::BLOCK_ENTRY_COUNT_MAX;
 use crate::model::{ENTRY_SIZE, to_u64, to_usize};
 
@@ -261,6 +262,9 @@ pub(super) fn name_file(
     to: &str,
 ) -> Result<(), LogError> {
     medium.rename(from, to).during(|| format!("naming {to}"))?;
+    if canary::on(Bug::UnsyncedName) {
+        return Ok(());
+    }
     medium
         .sync_dir(dir)
         .map_err(|error| sync_failed(format!("syncing {dir}"), &error))

@@ -5,6 +5,7 @@
 
 use super::error::{LogError, While};
 use super::medium::{Access, Medium};
+use crate::canary::{self, Bug};
 use crate::limits::SMALL_FILE_SIZE_MAX;
 use crate::model::{to_u64, to_usize};
 
@@ -84,6 +85,9 @@ fn write(medium: &dyn Medium, path: &str, bytes: &[u8]) -> Result<(), LogError> 
     let file = medium.create(path).during(|| format!("creating {path}"))?;
     file.write_at(0, bytes)
         .during(|| format!("writing {path}"))?;
+    if canary::on(Bug::UnsyncedFile) {
+        return Ok(());
+    }
     file.sync()
         .map_err(|error| LogError::Poisoned(format!("syncing {path}: {error}")))
 }

@@ -462,6 +462,23 @@ fn the_first_failed_sync_or_write_poisons_for_good() {
     }
 }
 
+/// A sync fails and the process ends. The next one, on the same host, still reads the blocks from
+/// the system's cache; it took them for durable and acknowledged them, and a power cut took them.
+#[test]
+fn what_an_earlier_life_could_not_sync_is_written_again() {
+    for seed in 0..20 {
+        let mut bench = Bench::new(seed);
+        bench.append_well(3, 10);
+        bench.medium.fail(Fault::Sync(0));
+        assert!(bench.append(2, 10).error.is_some());
+        let (_, recovered) = open(&bench.medium).unwrap();
+        assert_eq!(recovered.end, bench.end(), "all of it can be read");
+        let after = bench.medium.crash(&mut Random::new(seed));
+        let (_, recovered) = open(&after).unwrap();
+        assert_eq!(recovered.end, bench.end(), "and all of it is on the disk");
+    }
+}
+
 #[test]
 fn what_does_not_follow_is_not_appended() {
     let mut bench = Bench::new(10);

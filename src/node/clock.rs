@@ -1,5 +1,6 @@
 //! Log time: rises from entry to entry, and never runs more than a second ahead of the backup.
 
+use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::limits;
 use crate::model::LogTime;
@@ -43,6 +44,9 @@ impl LogClock {
         let bound = self.backup_ns(now).map_or(0, |ns| {
             ns.saturating_add(limits::LOG_TIME_AHEAD_MS_MAX * MS)
         });
+        if canary::on(Bug::ClockUnbounded) {
+            return LogTime((last.0 + 1).max(wall));
+        }
         LogTime((last.0 + 1).max(wall.min(bound)))
     }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::canary::{self, Bug};
 use crate::limits::ANSWER_BUFFER_KEPT_COUNT;
 use crate::log::BLOCK_HEADER_SIZE;
 use crate::model::{ENTRY_SIZE, LogEnd, Place, Seq, to_u64, to_usize};
@@ -99,7 +100,14 @@ impl Commit {
     /// Takes the next block that became committed. Asked until `None`.
     pub(super) fn pop_committed(&mut self) -> Option<LogEnd> {
         let next = self.pending.front()?.end;
-        if self.durable.min(self.acked) < next.seq {
+        let through = if canary::on(Bug::AnswerBeforeSync) {
+            self.acked
+        } else if canary::on(Bug::AnswerBeforeBackup) {
+            self.durable
+        } else {
+            self.durable.min(self.acked)
+        };
+        if through < next.seq {
             return None;
         }
         self.pending.pop_front();

@@ -4,6 +4,7 @@
 //! after they were evaluated has come back: so a node that was replaced cannot show old state. A
 //! `recent` one leaves once the last place of what it shows is committed.
 
+use crate::canary::{self, Bug};
 use crate::ledger::{Account, Seen};
 use crate::model::{
     Currency, Flags, Kind, Operation, Place, Receipt, ReceiptFlags, ResultCode, Row, Seq,
@@ -147,6 +148,9 @@ impl Running {
     /// What an answer that shows state waits for. `last` is the newest place that it shows; `None`
     /// where it shows that something is not there.
     fn shown(&self, operation: &Operation, last: Option<Place>, turn: &Turn) -> Wait {
+        if canary::on(Bug::UncommittedLookUp) {
+            return Wait::default();
+        }
         if operation.flags().has(Flags::RECENT)
             && let Some(place) = last
         {
@@ -156,7 +160,7 @@ impl Running {
             // The open block is sent after this, and its acknowledgement is the round trip.
             0
         } else {
-            turn.next_round
+            turn.next_round - u64::from(canary::on(Bug::ReusedConfirmation))
         };
         let exact = Wait {
             round,

@@ -35,6 +35,7 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
+use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::limits;
 use crate::model::{Generation, ResultCode, RingEpoch, Term};
@@ -443,6 +444,10 @@ impl Node {
         }
         self.shared.link.granted(peer, now);
         self.shared.save_identity(identity, out);
+        if canary::on(Bug::IdentityNotSaved) {
+            self.shared.saving_count = 1;
+            return self.identity_saved(out);
+        }
         Ok(())
     }
 
@@ -451,6 +456,9 @@ impl Node {
         let Some(last) = self.shared.identity else {
             return Ok(());
         };
+        if canary::on(Bug::OldTermTaken) {
+            return Ok(());
+        }
         if last.log != grant.log {
             return Err(Halt::damage(format!(
                 "the backup grants log {}, this folder has log {}",

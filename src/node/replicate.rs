@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::canary::{self, Bug};
 use crate::limits;
 use crate::log::{Verify, blocks};
 use crate::model::{LogEnd, LogNumber, Seq, Term, to_usize};
@@ -60,6 +61,9 @@ impl Replicate {
     /// The backup's copy ends at `end`: everything behind it is sent (again).
     pub(super) fn rewind(&mut self, end: &LogEnd) {
         self.sent = end.into();
+        if canary::on(Bug::ResendSkips) {
+            self.sent.seq = end.seq.next();
+        }
     }
 
     /// Sends what was not sent yet, as far as that goes.

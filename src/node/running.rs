@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::ledger::Ledger;
 use crate::limits;
@@ -456,8 +457,12 @@ impl Running {
             Stage::Stopping(until) => self.stop_turn(until, shared, now, out)?,
         }
         let horizon_ms = self.ledger.horizon_ms();
-        self.upkeep
-            .tick(now, self.commit.committed(), horizon_ms, out);
+        let foldable = if canary::on(Bug::FoldBeyondCommit) {
+            &self.applied
+        } else {
+            self.commit.committed()
+        };
+        self.upkeep.tick(now, foldable, horizon_ms, out);
         self.release(shared, out);
         self.confirm(shared, now, out);
         #[cfg(debug_assertions)]

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
+use crate::canary::{self, Bug};
 use crate::clock::Now;
 use crate::ledger::{Account, Seen};
 use crate::limits;
@@ -448,6 +449,9 @@ impl Running {
             Seen::Maybe(candidates) => match self.prove(&candidates, operation, source) {
                 Proved::Known(place, change) => {
                     let receipt = receipt_of(source.index, operation, &change, place, Replay::Yes);
+                    if canary::on(Bug::ReplayBeforeCommit) {
+                        return Outcome::Answer(receipt, Wait::default());
+                    }
                     return Outcome::Answer(receipt, self.wait());
                 }
                 Proved::Gap(Gap::Cold(place)) => return self.cold(place, source),

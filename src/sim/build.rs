@@ -31,8 +31,8 @@ impl World {
     }
 
     /// Numbers of the machines with nodes.
-    pub(super) const fn nodes(&self) -> std::ops::Range<usize> {
-        1..1 + self.plan.node_count
+    pub(super) fn nodes(&self) -> Vec<usize> {
+        self.node_at.clone()
     }
 
     /// Numbers of the machines with fronts.
@@ -42,8 +42,11 @@ impl World {
     }
 
     /// Numbers of all machines with daemons.
-    pub(super) const fn daemons(&self) -> std::ops::Range<usize> {
-        0..self.fronts().end
+    pub(super) fn daemons(&self) -> Vec<usize> {
+        let mut all = vec![self.backup()];
+        all.extend(&self.node_at);
+        all.extend(self.fronts());
+        all
     }
 
     /// Number of the machine with the client that reads at the end.
@@ -51,13 +54,20 @@ impl World {
         self.fronts().end + self.plan.client_count
     }
 
+    /// Number of the machine that may take a node's place.
+    pub(super) const fn spare(&self) -> usize {
+        self.reader() + 1
+    }
+
     /// All machines, and everything switched on.
     pub(super) fn build(&mut self) {
-        let count = self.reader() + 1;
+        self.node_at = (1..=self.plan.node_count).collect();
+        let count = self.spare() + 1;
         for number in 0..count {
             let kind = self.kind_of(number);
             let name = match kind {
                 Kind::Backup => "backup".to_owned(),
+                Kind::Node(_) if number == self.spare() => "spare".to_owned(),
                 Kind::Node(id) => format!("node {id}"),
                 Kind::Front => format!("front {}", number - self.fronts().start + 1),
                 Kind::Client(index) => format!("client {index}"),
@@ -66,12 +76,13 @@ impl World {
             if matches!(kind, Kind::Backup | Kind::Node(_)) {
                 machine.medium = Some(MemoryMedium::new());
             }
+            machine.stays_down = number == self.spare();
             self.machines.push(machine);
         }
         let cluster = self.cluster();
         self.watch.set_cluster(cluster, SEGMENT_SIZE_MIN);
         self.set_clocks();
-        for number in 0..count {
+        for number in 0..self.spare() {
             self.start(number);
         }
     }
@@ -79,8 +90,11 @@ impl World {
     fn kind_of(&self, number: usize) -> Kind {
         if number == self.backup() {
             Kind::Backup
-        } else if self.nodes().contains(&number) {
+        } else if number <= self.plan.node_count {
             Kind::Node(node_id(number))
+        } else if number == self.spare() {
+            // It learns whose place it takes when it does.
+            Kind::Node(node_id(1))
         } else if self.fronts().contains(&number) {
             Kind::Front
         } else {
@@ -109,6 +123,9 @@ impl World {
             return;
         }
         let name = self.machines[number].name.clone();
+        if number == self.backup() {
+            self.watch.backup_found_damage = false;
+        }
         self.machines[number].is_on = true;
         self.machines[number].life += 1;
         self.machines[number].paused_until = None;
@@ -133,7 +150,7 @@ impl World {
     fn make_daemon(&mut self, number: usize, born_tick: u64) -> Result<Body, String> {
         let disk = self.open_disk(number)?;
         let role: Box<dyn Role> = match self.machines[number].kind {
-            Kind::Backup => Box::new(self.make_backup(disk.is_some())),
+            Kind::Backup => Box::new(self.make_backup()),
             Kind::Node(id) => Box::new(self.make_node(number, id)),
             Kind::Front | Kind::Client(_) => Box::new(self.make_front(number)),
         };
@@ -153,27 +170,16 @@ impl World {
         opened.map(Some).map_err(|error| error.to_string())
     }
 
-    fn make_backup(&mut self, _has_disk: bool) -> Backup {
+    fn make_backup(&mut self) -> Backup {
         let number = self.backup();
-        let is_blank = self.machines[number].life == 1 || self.faults.makes_new_cluster();
-        let nodes = self.nodes().map(|node| NewNode {
-            node: node_id(node),
-            weight: 1,
-            keys: Vec::new(),
-        });
-        let cluster = if self.faults.makes_new_cluster() {
-            ClusterId::new(self.id_random.u128() >> 1 | 1).expect("neither 0 nor all ones")
+        let create = if self.faults.makes_new_cluster() {
+            let other = self.id_random.u128() >> 1 | 1;
+            Some(self.new_cluster(ClusterId::new(other).expect("neither 0 nor all ones")))
+        } else if self.is_unmade() {
+            Some(self.new_cluster(self.cluster()))
         } else {
-            self.cluster()
+            None
         };
-        let create = is_blank.then(|| NewCluster {
-            cluster,
-            ring_key: self.ring_key(),
-            nodes: nodes.collect(),
-            segment_size: SEGMENT_SIZE_MIN,
-        });
-        // A life that was cut short before the cluster was made makes it again.
-        let create = create.or_else(|| self.create_again());
         Backup::new(BackupOptions {
             create,
             address: self.machines[number].address,
@@ -183,24 +189,27 @@ impl World {
         })
     }
 
-    /// The operator asks again for the cluster that was never made.
-    fn create_again(&self) -> Option<NewCluster> {
-        let medium = self.machines[self.backup()].medium.as_ref()?;
-        let is_made = medium.paths().iter().any(|path| path.contains("authority"));
-        if is_made || self.faults.is_stranger(self.backup()) {
-            return None;
-        }
-        let nodes = self.nodes().map(|node| NewNode {
-            node: node_id(node),
+    /// Was the cluster never made? A life may be cut short before it is; then the operator asks
+    /// for it again.
+    fn is_unmade(&self) -> bool {
+        let medium = self.machines[self.backup()].medium.as_ref();
+        let has_file =
+            |medium: &MemoryMedium| medium.paths().iter().any(|path| path == "authority");
+        !medium.is_some_and(has_file) && !self.faults.is_stranger(self.backup())
+    }
+
+    fn new_cluster(&self, cluster: ClusterId) -> NewCluster {
+        let nodes = (1..=self.plan.node_count).map(|number| NewNode {
+            node: node_id(number),
             weight: 1,
             keys: Vec::new(),
         });
-        Some(NewCluster {
-            cluster: self.cluster(),
+        NewCluster {
+            cluster,
             ring_key: self.ring_key(),
             nodes: nodes.collect(),
             segment_size: SEGMENT_SIZE_MIN,
-        })
+        }
     }
 
     fn make_node(&mut self, number: usize, id: NodeId) -> Node {
@@ -284,7 +293,10 @@ impl World {
         }
         self.machines[number].life += 1;
         self.drop_strangers(number);
-        if !self.faults.explains_exit(number, code, self.is_healed) {
+        let is_beaten = self.keeps_its_place(number, code);
+        let gives_up = matches!(code, ExitCode::Fenced | ExitCode::Damage);
+        let is_replaced = is_beaten || (self.machines[number].stays_down && gives_up);
+        if !is_replaced && !self.faults.explains_exit(number, code, self.is_healed) {
             self.blame(format!(
                 "{name} exits with {} without a fault that explains it: {text}",
                 code as u8
@@ -325,14 +337,11 @@ impl World {
     }
 
     pub(super) fn restart_at(&mut self, number: usize, at: At) {
-        self.machines[number].restarts_due += 1;
         self.schedule(at, Event::Restart { machine: number });
     }
 
     pub(super) fn restart(&mut self, number: usize) {
-        let machine = &mut self.machines[number];
-        machine.restarts_due = machine.restarts_due.saturating_sub(1);
-        if !machine.stays_down {
+        if !self.machines[number].stays_down {
             self.start(number);
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct Faults {
     /// The right disk of the backup, while another one is in its place.
     right_disk: Option<MemoryMedium>,
     makes_new_cluster: bool,
+    /// Which node's place the spare machine took, and from which machine.
+    replaced: Option<(usize, usize)>,
     stopping: BTreeSet<usize>,
     kinds: BTreeSet<FaultKind>,
 }
@@ -61,6 +63,7 @@ impl Faults {
             old_copy: None,
             right_disk: None,
             makes_new_cluster: false,
+            replaced: None,
             stopping: BTreeSet::new(),
             kinds: on.map(|(kind, _)| *kind).collect(),
         }
@@ -207,7 +210,7 @@ impl World {
     }
 
     /// A machine that was hurt and serves again is whole.
-    fn note_healing(&mut self) {
+    pub(super) fn note_healing(&mut self) {
         if let Some(machine) = self.faults.hurt
             && self.machines[machine].is_ready()
         {
@@ -234,6 +237,7 @@ impl World {
             }
             FaultKind::Stop => self.ask_to_stop(random),
             FaultKind::Pause => self.pause(random),
+            FaultKind::Replace => self.replace(random),
             FaultKind::Wipe => self.wipe(random),
             FaultKind::SyncFails => {
                 let machine = self.pick_disk(random);
@@ -293,7 +297,8 @@ impl World {
     }
 
     fn pick_daemon(&self, random: &mut Random) -> usize {
-        to_usize(random.below(to_u64(self.daemons().end)))
+        let daemons = self.daemons();
+        daemons[to_usize(random.below(to_u64(daemons.len())))]
     }
 
     /// A machine with a disk: as often the backup as a node.
@@ -306,7 +311,7 @@ impl World {
     }
 
     fn pick_node(&self, random: &mut Random) -> usize {
-        1 + to_usize(random.below(to_u64(self.plan.node_count)))
+        self.node_at[to_usize(random.below(to_u64(self.node_at.len())))]
     }
 
     // ---- network ----
@@ -460,6 +465,56 @@ impl World {
         Some(format!("{} for {ms} ms", self.machines[machine].name))
     }
 
+    /// A node sleeps, and its operator starts it anew on another machine. When it wakes up it must
+    /// find out, tell nobody anything old, and end.
+    fn replace(&mut self, random: &mut Random) -> Option<String> {
+        let index = to_usize(random.below(to_u64(self.node_at.len())));
+        let (old, spare) = (self.node_at[index], self.spare());
+        let is_free = self.machines[spare].stays_down && old != spare;
+        let is_up = self.machines[old].is_ready() && self.machines[self.backup()].is_ready();
+        if !is_free || !is_up || !self.faults.may_hurt() {
+            return None;
+        }
+        let ms = 2_000 + random.below(8_000);
+        let until = self.at + ms * MS;
+        self.machines[old].paused_until = Some(until);
+        self.machines[old].wake = None;
+        self.wake_at(old, until);
+        self.machines[old].stays_down = true;
+        self.machines[spare].stays_down = false;
+        self.machines[spare].kind = self.machines[old].kind;
+        self.machines[spare].medium = Some(MemoryMedium::new());
+        self.node_at[index] = spare;
+        self.faults.replaced = Some((index, old));
+        self.faults.hurt = Some(spare);
+        let at = self.at + random.below(2_500) * MS;
+        self.restart_at(spare, at);
+        let name = &self.machines[old].name;
+        Some(format!(
+            "{name} sleeps for {ms} ms, the spare machine takes its place"
+        ))
+    }
+
+    /// The one that was to be replaced woke up first: it keeps its place, and the other one is
+    /// right to give up. True if that is so.
+    pub(super) fn keeps_its_place(&mut self, machine: usize, code: ExitCode) -> bool {
+        let Some((index, old)) = self.faults.replaced else {
+            return false;
+        };
+        let is_beaten = machine == self.spare()
+            && code == ExitCode::Fenced
+            && self.machines[old].body.is_some();
+        if is_beaten {
+            self.machines[old].stays_down = false;
+            self.machines[machine].stays_down = true;
+            self.node_at[index] = old;
+            self.faults.replaced = None;
+            self.faults.hurt = None;
+            self.counts.event("replace_refused");
+        }
+        is_beaten
+    }
+
     // ---- disks ----
 
     fn wipe(&mut self, random: &mut Random) -> Option<String> {
@@ -498,6 +553,14 @@ impl World {
     /// A daemon stopped because of damage: the operator gives a node an empty disk, and the backup
     /// the disk that it had before.
     pub(super) fn repair_by_hand(&mut self, machine: usize) {
+        let backup = self.backup();
+        let is_refused = self.faults.hurt == Some(backup) && self.node_at.contains(&machine);
+        if is_refused {
+            // What was lost was at the backup's end, and only the node could know.
+            self.kill(backup);
+            self.restart_at(backup, self.at + 20 * MS);
+        }
+        let machine = if is_refused { backup } else { machine };
         if self.faults.hurt != Some(machine) {
             return;
         }
@@ -571,7 +634,7 @@ impl World {
                 .is_some_and(|beat| beat.phase == 1);
             serves && self.machines[node].is_ready() && old_terms.get(&node) < terms.get(&node)
         };
-        if !self.nodes().all(newer) {
+        if !self.nodes().into_iter().all(newer) {
             return None;
         }
         let (copy, _) = self.faults.old_copy.take()?;
@@ -581,7 +644,10 @@ impl World {
 
     fn blank_backup(&mut self, random: &mut Random) -> Option<String> {
         let backup = self.backup();
-        let all_ready = self.nodes().all(|node| self.machines[node].is_ready());
+        let all_ready = self
+            .nodes()
+            .into_iter()
+            .all(|node| self.machines[node].is_ready());
         if !self.faults.may_hurt() || !all_ready || !self.machines[backup].is_ready() {
             return None;
         }
@@ -702,11 +768,11 @@ impl World {
 
     /// Is every daemon up and serving, every question answered, nothing on its way?
     pub(super) fn is_at_rest(&self) -> bool {
-        let ready = |machine: &super::machine::Machine| machine.is_ready();
+        // A machine that was replaced must be down by then.
+        let ready = |machine: &super::machine::Machine| machine.is_ready() != machine.stays_down;
         let idle = |machine: &super::machine::Machine| match &machine.body {
             Some(Body::Client(body)) => body.is_idle(),
-            Some(Body::Role(_)) => true,
-            None => false,
+            Some(Body::Role(_)) | None => true,
         };
         self.machines.iter().all(ready)
             && self.machines.iter().all(idle)

@@ -43,10 +43,8 @@ pub(super) struct Machine {
     /// Its turns take so many times longer than usual.
     pub(super) slowness: u64,
     pub(super) next_peer: u64,
-    /// It is to stay down: it was fenced, or its disk is away.
+    /// It is not started (again): another one has taken its place, or it is not needed yet.
     pub(super) stays_down: bool,
-    /// So many restarts are on their way.
-    pub(super) restarts_due: u32,
 }
 
 /// The process on a machine.
@@ -98,7 +96,6 @@ impl Machine {
             slowness: 1,
             next_peer: 1,
             stays_down: false,
-            restarts_due: 0,
         }
     }
 

@@ -202,7 +202,7 @@ impl World {
         let down: Vec<&str> = self
             .machines
             .iter()
-            .filter(|machine| !machine.is_ready())
+            .filter(|machine| !machine.is_ready() && !machine.stays_down)
             .map(|machine| machine.name.as_str())
             .collect();
         format!(
@@ -230,7 +230,10 @@ impl World {
             let Some(machine) = self.watch.machine_of(log) else {
                 continue;
             };
-            let (here, there) = (&self.machines[0].medium, &self.machines[machine].medium);
+            let (here, there) = (
+                &self.machines[self.backup()].medium,
+                &self.machines[machine].medium,
+            );
             let (Some(here), Some(there)) = (here, there) else {
                 continue;
             };
@@ -246,9 +249,9 @@ impl World {
                 let size = mirror.len().min(own.len());
                 let first = to_usize(crate::log::SEGMENT_HEADER_SIZE);
                 compared += 1;
-                let differs = (first..size).find(|at| mirror[*at] != own[*at]);
-                if let Some(at) = differs {
-                    let text = format!("{path} differs from the mirror at byte {at}");
+                if mirror[first..size] != own[first..size] {
+                    let at = (first..size).find(|at| mirror[*at] != own[*at]);
+                    let text = format!("{path} differs from the mirror at byte {at:?}");
                     self.story.blame(self.at, text);
                 }
             }

@@ -94,6 +94,8 @@ faults! {
     Stop, "stop", 5, 5_000;
     /// A process does not run for a while.
     Pause, "pause", 3, 3_000;
+    /// A node sleeps, and another machine takes its place with an empty disk.
+    Replace, "replace", 5, 7_000;
     /// The disk of a node is replaced by an empty one.
     Wipe, "wipe", 4, 6_000;
     /// A sync fails.

@@ -51,6 +51,9 @@ impl World {
             return;
         };
         let now = self.machines[machine].clock.now(self.at, process.born_tick);
+        if machine == self.backup() {
+            self.watch.backup_wall_ms = self.watch.backup_wall_ms.max(now.wall_ms);
+        }
         let mut room = Room {
             inputs: limits::INPUTS_PER_TURN_MAX,
             size: TURN_SIZE_MAX,
@@ -63,11 +66,15 @@ impl World {
         process.role.end_turn(now, &mut process.out);
         let inputs = u64::from(limits::INPUTS_PER_TURN_MAX - room.inputs);
         self.machines[machine].busy_until += inputs * (US >> 1);
+        let was_ready = process.is_ready;
         let mut touched = Vec::new();
         let exit = self.carry_out(machine, &mut process, &mut touched);
         self.machines[machine].body = Some(Body::Role(process));
         for id in touched {
             self.relieve(id);
+        }
+        if !was_ready && self.machines[machine].is_ready() {
+            self.became_ready(machine);
         }
         for (end, ending) in over {
             self.end_conn(end, ending);
@@ -76,6 +83,13 @@ impl World {
             Some((code, text)) => self.process_exits(machine, code, &text),
             None => self.plan_turn(machine),
         }
+    }
+
+    fn became_ready(&mut self, machine: usize) {
+        if machine == self.backup() && self.watch.backup_found_damage {
+            self.blame("the backup serves although a log of it is damaged".to_owned());
+        }
+        self.note_healing();
     }
 
     /// Schedules the next turn: at once if there is work, else when the role wants it.

@@ -16,11 +16,15 @@ use super::machine::Kind;
 use super::network::EndId;
 use super::world::World;
 use crate::disk::{DiskOptions, FolderKind, open_on};
-use crate::limits::{FETCH_SIZE_MAX, LINK_FRAME_SIZE_MAX};
+use crate::limits::{FETCH_SIZE_MAX, LINK_FRAME_SIZE_MAX, LOG_TIME_AHEAD_MS_MAX};
 use crate::log::{Fault, MemoryMedium, Verify, blocks};
 use crate::model::{ClusterId, LogEnd, LogNumber, Seq};
 use crate::protocol::{Beat, Frame, FrameKind, Message, split};
 use crate::role::{DiskReply, DiskRequest, Lane, Lanes, Link};
+
+/// How far log time may run ahead of the backup's clock: what is promised, and what a wrong rate
+/// adds to what a node last heard of that clock.
+const AHEAD_MS_MAX: u64 = LOG_TIME_AHEAD_MS_MAX + 500;
 
 /// One log as it is durable at the backup.
 #[derive(Debug)]
@@ -43,6 +47,10 @@ pub(super) struct Watch {
     /// The log and the term that a node last worked under, by machine.
     pub(super) beats: BTreeMap<usize, Beat>,
     log_of: BTreeMap<usize, LogNumber>,
+    /// In its present life the backup found a log that ends before what was committed.
+    pub(super) backup_found_damage: bool,
+    /// The latest date that the backup's clock has shown, Unix ms.
+    pub(super) backup_wall_ms: u64,
 }
 
 impl Watch {
@@ -70,7 +78,8 @@ impl Watch {
 
     /// The machine whose log this is, as far as one has shown it.
     pub(super) fn machine_of(&self, log: LogNumber) -> Option<usize> {
-        let found = self.log_of.iter().find(|(_, own)| **own == log);
+        let mut found = self.log_of.iter().rev();
+        let found = found.find(|(_, own)| **own == log);
         found.map(|(machine, _)| *machine)
     }
 
@@ -127,7 +136,11 @@ impl Watch {
                         report: Some(report),
                         ..
                     },
-                ) => self.backup_opened(*log, &report.end, medium, at)?,
+                ) => {
+                    self.backup_found_damage |=
+                        report.damage.is_some() || report.end.seq < report.committed;
+                    self.backup_opened(*log, &report.end, medium, at)?;
+                }
                 (Kind::Backup, DiskReply::Audited { ticket, rows }) => {
                     self.audited(*ticket, rows, &requests);
                 }
@@ -212,6 +225,14 @@ impl Watch {
         }
         witnessed.seen.blocks.push((block, at));
         witnessed.end = end;
+        if self.backup_wall_ms + AHEAD_MS_MAX < end.time.ms() {
+            return Err(format!(
+                "log {log}: block {} has log time {} ms, the backup's clock was never beyond {} ms",
+                end.seq,
+                end.time.ms(),
+                self.backup_wall_ms
+            ));
+        }
         Ok(())
     }
 

@@ -95,6 +95,8 @@ pub(super) struct World {
     queue: BinaryHeap<Reverse<Scheduled>>,
     event_count: u64,
     pub(super) machines: Vec<Machine>,
+    /// On which machine each node is, by number.
+    pub(super) node_at: Vec<usize>,
     pub(super) network: Network,
     pub(super) faults: Faults,
     pub(super) workload: Workload,
@@ -125,6 +127,7 @@ impl World {
             queue: BinaryHeap::new(),
             event_count: 0,
             machines: Vec::new(),
+            node_at: Vec::new(),
             network,
             faults: Faults::new(&plan),
             workload: Workload::new(&plan),

@@ -9,6 +9,7 @@ mod format;
 mod harness;
 mod hostile;
 mod recovery;
+mod sim;
 mod small_disk;
 mod tidy;
 mod vectors;

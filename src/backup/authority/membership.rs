@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::canary::{self, Bug};
 use crate::limits::GRANT_COUNT_MAX;
 use crate::model::{Incarnation, LogEnd, LogNumber, Seq, Slot, Term};
 
@@ -112,7 +113,9 @@ impl MemberRecord {
             Shown::Copy { copy: kept, .. } => kept,
         };
         self.copy = copy;
-        self.term = self.term.next();
+        if !canary::on(Bug::SameTerm) || self.term == Term(0) {
+            self.term = self.term.next();
+        }
         self.incarnation = Some(incarnation);
         if matches!(shown, Shown::Empty) {
             self.diverged = false;

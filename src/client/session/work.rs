@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use crate::canary::{self, Bug};
 use crate::clock::Tick;
 use crate::limits::{CLIENT_OPERATION_COUNT_MAX, CLIENT_RETRY_MS_MAX, RETRY_MS};
 use crate::model::{
@@ -340,6 +341,9 @@ impl Work {
             assert!(line.is_ready && line.in_flight == 0 && line.retry_at.is_none());
             line.is_ready = false;
             let mut at = line.first;
+            if canary::on(Bug::SessionReorders) && line.first != line.last && line.has_not_now {
+                at = line.last;
+            }
             while at.is_somewhere() && count < count_max {
                 let batch = &mut self.batches[usize_of(at.slot)];
                 if !fits(batch.deadline) {
@@ -347,6 +351,9 @@ impl Work {
                 }
                 let state = &mut batch.states[usize_of(at.index)];
                 assert!(state.phase == Phase::Waiting);
+                if canary::on(Bug::NewIdOnRetry) && state.doubtful {
+                    batch.operations[usize_of(at.index)].id ^= 1;
+                }
                 state.phase = Phase::InFlight;
                 state.row_count = 0;
                 line.in_flight += 1;
@@ -553,7 +560,8 @@ impl Work {
         for index in 0..count {
             let batch = &self.batches[usize_of(key.slot)];
             let state = &batch.states[index];
-            let in_doubt = state.doubtful || state.phase == Phase::InFlight;
+            let in_doubt = (state.doubtful || state.phase == Phase::InFlight)
+                && !canary::on(Bug::DoubtForgotten);
             let code = match (in_doubt, batch.operations[index].is_change()) {
                 (true, true) => ResultCode::Unknown,
                 (true, false) => ResultCode::Unavailable,

@@ -252,6 +252,19 @@ impl NameChange {
 }
 
 impl File {
+    /// Sectors that were written. Where both images have a hole nothing can differ.
+    fn note_dirty(&mut self, from: u64, to: u64) {
+        let sectors = to_u64(PAGE_SIZE).div_euclid(SECTOR_SIZE);
+        let (first, end) = (from.div_euclid(SECTOR_SIZE), to.div_ceil(SECTOR_SIZE));
+        for page in first.div_euclid(sectors)..end.div_ceil(sectors) {
+            let is_hole = |image: &Image| !image.pages.contains_key(&page);
+            if !is_hole(&self.live) || !is_hole(&self.durable) {
+                let own = page * sectors..(page + 1) * sectors;
+                self.dirty.extend(own.start.max(first)..own.end.min(end));
+            }
+        }
+    }
+
     /// Each dirty sector: kept, lost, or garbled in the bytes that were being changed.
     fn crash(&self, random: &mut Random) -> Image {
         let mut image = self.durable.clone();
@@ -501,9 +514,7 @@ impl MediumFile for OpenFile {
             let taken = step.map_or_else(|taken| &bytes[..taken], |()| bytes);
             let file = state.files.get_mut(&id).expect(GONE);
             file.live.write(offset, taken);
-            let last = offset + to_u64(taken.len());
-            file.dirty
-                .extend(offset.div_euclid(SECTOR_SIZE)..last.div_ceil(SECTOR_SIZE));
+            file.note_dirty(offset, offset + to_u64(taken.len()));
             step.map_err(|_taken| io::Error::other("write fails on demand"))
         })
     }

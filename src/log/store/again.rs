@@ -10,6 +10,7 @@ use super::super::block::Block;
 use super::super::error::{LogError, While, sync_failed};
 use super::super::recovery::Walk;
 use super::super::segment::{Opened, Scanner, Segment};
+use crate::canary::{self, Bug};
 use crate::log::SEGMENT_HEADER_SIZE;
 use crate::model::{Seq, to_usize};
 
@@ -19,6 +20,9 @@ pub(super) fn write_again(
     walk: &Walk,
     committed: Seq,
 ) -> Result<(), LogError> {
+    if canary::on(Bug::NotWrittenAgain) {
+        return Ok(());
+    }
     let mut scanner = Scanner::new();
     for (number, end) in &walk.spans {
         let Some(Opened::Sound(segment)) = files.get(number) else {

@@ -13,6 +13,7 @@ use super::medium::Medium;
 use super::recovery::{Recovered, recover};
 use super::segment::{Opened, Opening, Segment, name_file, number_in, retired_name, segment_name};
 use super::small_file::SmallFile;
+use crate::canary::{self, Bug};
 use crate::limits::SEGMENT_POOL_COUNT_MAX;
 use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place, Seq, TermStart, to_u64, to_usize};
 
@@ -230,7 +231,7 @@ impl Log {
         if let Some(LogError::Poisoned(_)) = error {
             return Appended { count: 0, error };
         }
-        let synced = touched.iter().try_for_each(|segment| segment.file.sync());
+        let synced = touched.iter().try_for_each(|segment| sync(segment));
         if let Err(failed) = synced {
             let error = Some(self.poison(format!("syncing {}: {failed}", self.dir)));
             return Appended { count: 0, error };
@@ -432,6 +433,18 @@ impl Log {
     fn lock_files(&self) -> MutexGuard<'_, ()> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes what was written to a segment durable. The first failure is final.
+fn sync(segment: &Segment) -> std::io::Result<()> {
+    if canary::on(Bug::SkippedSync) {
+        return Ok(());
+    }
+    let synced = segment.file.sync();
+    if synced.is_err() && canary::on(Bug::RetriedSync) {
+        return segment.file.sync();
+    }
+    synced
 }
 
 /// Without a base there is no log; segments with blocks then say that the base was lost.

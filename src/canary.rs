@@ -1,0 +1,152 @@
+//! Deliberate defects, to prove the simulator: each must be caught within a stated number of seeds.
+//!
+//! They exist only in a build with the feature `canary`, which no release has; in any other build
+//! [`on`] is a constant `false` and leaves nothing behind. One defect is chosen at run time
+//! (`counterfoil sim --bug NAME`). docs/seeded-bugs.md says which check catches which.
+
+macro_rules! bugs {
+    ($($variant:ident, $name:literal, $place:literal, $seeds:literal, $text:literal;)*) => {
+        /// One defect.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $(
+                #[doc = $text]
+                $variant,
+            )*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name on the command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// The file that it is in.
+            #[must_use]
+            pub const fn place(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $place,)*
+                }
+            }
+
+            /// It is caught within so many seeds.
+            #[must_use]
+            pub const fn seed_count_max(self) -> u64 {
+                match self {
+                    $(Self::$variant => $seeds,)*
+                }
+            }
+
+            /// What it does.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    AnswerBeforeSync, "answer-before-sync", "node/commit.rs", 20,
+        "A node answers once the backup has the block, synced here or not.";
+    AnswerBeforeBackup, "answer-before-backup", "node/commit.rs", 20,
+        "A node answers once its own disk has the block.";
+    UncommittedLookUp, "uncommitted-look-up", "node/lookups.rs", 20,
+        "A look-up leaves before what it shows is committed.";
+    ReusedConfirmation, "reused-confirmation", "node/lookups.rs", 400,
+        "A look-up is confirmed by a round trip that began before it came.";
+    ReplayBeforeCommit, "replay-before-commit", "node/turn.rs", 100,
+        "A replay is answered before its first copy is committed.";
+    IdReuseUnnoticed, "id-reuse-unnoticed", "node/prove.rs", 20,
+        "An id with another content gets the first one's receipt.";
+    IdentityNotSaved, "identity-not-saved", "node/mod.rs", 200,
+        "A node works in a term before it has saved it.";
+    OldTermTaken, "old-term-taken", "node/mod.rs, backup/register.rs", 400,
+        "A node follows a backup that is older than it, and is let in.";
+    ClockUnbounded, "clock-unbounded", "node/clock.rs", 100,
+        "Log time follows the node's own date, however wrong that is.";
+    ResendSkips, "resend-skips", "node/replicate.rs", 200,
+        "What the backup asks for again begins one block too late.";
+    FoldBeyondCommit, "fold-beyond-commit", "node/running.rs", 400,
+        "A checkpoint reaches beyond what is committed.";
+    IgnoredHorizon, "ignored-horizon", "ledger/mod.rs", 20,
+        "An id older than the horizon is taken for a new one.";
+    ForgottenId, "forgotten-id", "ledger/ids.rs", 20,
+        "One id in sixteen is not remembered.";
+    ShortWindow, "short-window", "ledger/mod.rs", 400,
+        "Ids are forgotten at once when memory is short.";
+    FloorForgotten, "floor-forgotten", "ledger/rules.rs", 20,
+        "A debit goes below the floor.";
+    VersionIgnored, "version-ignored", "ledger/rules.rs", 20,
+        "A change is applied whatever version it expects.";
+    SupplyNotCounted, "supply-not-counted", "ledger/supply.rs", 20,
+        "What is burned is not counted.";
+    ListShort, "list-short", "ledger/mod.rs", 20,
+        "A list leaves out its last row.";
+    AckAboveDurable, "ack-above-durable", "backup/append.rs", 20,
+        "The backup acknowledges what it has not synced.";
+    AcceptedDamage, "accepted-damage", "backup/start.rs", 400,
+        "A backup serves a log that ends before what was committed.";
+    SameTerm, "same-term", "backup/authority/membership.rs", 20,
+        "A new owner of a log gets the term of the one before.";
+    LateConnection, "late-connection", "backup/register.rs", 200,
+        "A connection that was replaced is listened to.";
+    SkippedSync, "skipped-sync", "log/store/mod.rs", 100,
+        "Blocks are not synced.";
+    RetriedSync, "retried-sync", "log/store/mod.rs", 400,
+        "A sync that failed is tried again.";
+    NotWrittenAgain, "not-written-again", "log/store/again.rs", 400,
+        "What an earlier life could not sync counts as durable.";
+    UnsyncedName, "unsynced-name", "log/segment.rs", 200,
+        "A segment is used before its name is durable.";
+    UnsyncedFile, "unsynced-file", "log/small_file.rs", 200,
+        "A small file takes its name before its content is durable.";
+    FrontForgetsDoubt, "front-forgets-doubt", "front/inflight.rs", 200,
+        "A front says not-now although a copy is unanswered.";
+    NewIdOnRetry, "new-id-on-retry", "client/session/work.rs", 100,
+        "A session sends a change again under another id.";
+    DoubtForgotten, "doubt-forgotten", "client/session/work.rs", 200,
+        "A session says not-now although a copy is unanswered.";
+    SessionReorders, "session-reorders", "client/session/work.rs", 100,
+        "A session sends a later operation of a user before one that was put back.";
+}
+
+#[cfg(feature = "canary")]
+mod chosen {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::Bug;
+
+    /// Number of the chosen one; the highest number = none.
+    static CHOSEN: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+    /// Chooses the defect of this process; `None` = it is sound.
+    pub fn choose(bug: Option<Bug>) {
+        let number = bug.map_or(usize::MAX, |bug| bug as usize);
+        CHOSEN.store(number, Ordering::Relaxed);
+    }
+
+    /// Is this the chosen one?
+    #[must_use]
+    pub fn on(bug: Bug) -> bool {
+        CHOSEN.load(Ordering::Relaxed) == bug as usize
+    }
+}
+
+#[cfg(feature = "canary")]
+pub use chosen::{choose, on};
+
+/// Never: this build has no defects on purpose.
+#[cfg(not(feature = "canary"))]
+#[must_use]
+pub const fn on(_bug: Bug) -> bool {
+    false
+}
