@@ -171,6 +171,18 @@ fn usage_errors_exit_with_2() {
             "x",
         ],
         &["backup", "--data-dir", "x", "--create"],
+        &[
+            "node",
+            "--id",
+            "1",
+            "--backup",
+            "127.0.0.1:1",
+            "--data-dir",
+            "x",
+            "--listen",
+            "0.0.0.0:0",
+        ],
+        &["backup", "--data-dir", "x", "--listen", "[::]:0"],
     ] {
         let output = run(arguments);
         assert_eq!(code(&output), 2, "{arguments:?}: {}", err(&output));
