@@ -12,7 +12,7 @@ use super::fold::{replay, start};
 use super::shared::Shared;
 use crate::ledger::{Ledger, LedgerOptions, Supply};
 use crate::log::{Log, LogError};
-use crate::model::{Entry, LogEnd, LogNumber, LogTime, Place};
+use crate::model::{LogEnd, LogNumber};
 use crate::protocol::AuditRow;
 use crate::role::DiskReply;
 
@@ -150,10 +150,7 @@ impl Replica {
     fn advance(&mut self, log: &Log, through: &LogEnd, size_max: u64) -> Result<(), LogError> {
         let goal = self.end.offset.saturating_add(size_max);
         while self.end.seq < through.seq && self.end.offset < goal {
-            let ledger = &mut self.ledger;
-            let absorb =
-                |entry: &Entry, place: Place, time: LogTime| ledger.absorb(entry, place, time);
-            self.end = replay(log, &self.end, through, READ_SIZE, absorb)?;
+            self.end = replay(log, &self.end, through, READ_SIZE, &mut self.ledger)?;
             self.ledger
                 .check_supply()
                 .map_err(|error| LogError::Damage(format!("log {}: {error}", log.verify().log)))?;
