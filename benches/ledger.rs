@@ -2,9 +2,9 @@
 //! an account drawn uniformly, so that memory is what limits.
 //!
 //! `one_read` is the lower bound of whatever looks something up: one line of memory of a table as
-//! large, at a random place that is known only when the last one was read. `copy` is the lower bound
-//! of going through entries: their bytes moved once. `write` is that of a checkpoint: its bytes
-//! written and synced.
+//! large, at a random place that is known only when the last one was read. `copy` is the lower
+//! bound of going through entries: their bytes moved once. `write` is that of a checkpoint: its
+//! bytes written and synced. `run read ahead` against `run` is what fetching together is worth.
 //!
 //! `LEDGER_ACCOUNTS=5000000` sets another number of accounts than a million.
 #![expect(
@@ -16,7 +16,7 @@
 use std::hint::black_box;
 
 use counterfoil::ledger::fold::Delta;
-use counterfoil::ledger::{Ledger, LedgerOptions, Seen, record_size};
+use counterfoil::ledger::{Ahead, Ledger, LedgerOptions, Seen, TOUCH_COUNT, record_size};
 use counterfoil::log::{CheckpointSpec, CheckpointWriter, FileMedium, Medium};
 use counterfoil::model::{
     AccountSettings, ClusterId, Currency, ENTRY_SIZE, Entry, Flags, LogEnd, LogNumber, LogTime,
@@ -65,6 +65,12 @@ fn entry_at(index: u64) -> At {
         time,
         id: OperationId::from_parts(time.ms(), u128::from(index)),
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Ahead,
+    AsNeeded,
 }
 
 struct Bench {
@@ -136,6 +142,28 @@ impl Bench {
         Entry::Change(self.ledger.apply(&operation, place, time))
     }
 
+    /// A run of operations as a node's turn has them, with or without reading ahead.
+    fn apply_run(&mut self, reading: Reading) {
+        self.forget();
+        let first = self.index;
+        let operations: [Operation; TOUCH_COUNT] = std::array::from_fn(|_| {
+            let At { id, .. } = self.next();
+            self.operation(id)
+        });
+        if reading == Reading::Ahead {
+            let mut ahead = Ahead::default();
+            for operation in &operations {
+                ahead.push(&operation.to_bytes());
+            }
+            self.ledger.touch(&ahead);
+        }
+        for (index, operation) in (first + 1..).zip(&operations) {
+            let At { place, time, id } = entry_at(index);
+            assert!(self.ledger.seen(operation.user(), id, time) == Seen::New);
+            black_box(self.ledger.apply(operation, place, time));
+        }
+    }
+
     fn burn(&mut self) {
         self.forget();
         let At { place, time, id } = self.next();
@@ -187,6 +215,16 @@ fn bench_live(criterion: &mut Criterion, account_count: u64) {
     let mut group = criterion.benchmark_group("ledger");
     group.throughput(Throughput::Elements(1));
     group.bench_function("credit_or_debit", |bencher| bencher.iter(|| bench.apply()));
+    group.throughput(Throughput::Elements(to_u64(TOUCH_COUNT)));
+    for (name, reading) in [
+        ("run", Reading::AsNeeded),
+        ("run read ahead", Reading::Ahead),
+        ("run again", Reading::AsNeeded),
+        ("run read ahead again", Reading::Ahead),
+    ] {
+        group.bench_function(name, |bencher| bencher.iter(|| bench.apply_run(reading)));
+    }
+    group.throughput(Throughput::Elements(1));
     group.bench_function("get", |bencher| {
         bencher.iter(|| {
             let owner = user(bench.random.below(bench.user_count));

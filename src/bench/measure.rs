@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::numbers::per_second;
+use super::options::Pace;
 use crate::clock::Tick;
 use crate::model::{CodeClass, ResultCode};
 
@@ -123,9 +124,9 @@ pub(super) struct Part {
 pub(super) struct Figures {
     /// From the time at which a request was due to its last answer.
     pub(super) latency: Latencies,
-    /// From the time at which a request was sent to its last answer.
+    /// From the time at which a request was sent to its last answer; empty in a closed loop.
     pub(super) service: Latencies,
-    /// From the time at which a request was due to its sending.
+    /// From the time at which a request was due to its sending; empty in a closed loop.
     pub(super) lag: Latencies,
     pub(super) operation_count: u64,
     pub(super) codes: Codes,
@@ -322,6 +323,7 @@ impl Measured {
 /// Counts what one thread sees and cuts it into intervals.
 #[derive(Debug)]
 pub(super) struct Recorder {
+    pace: Pace,
     measure_from: Tick,
     interval_ns: u64,
     index: usize,
@@ -332,9 +334,10 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(start: Tick, warmup_ms: u64, interval_ms: u64) -> Self {
+    pub(super) fn new(pace: Pace, start: Tick, warmup_ms: u64, interval_ms: u64) -> Self {
         let measure_from = start.plus_ms(warmup_ms);
         let mut recorder = Self {
+            pace,
             measure_from,
             interval_ns: interval_ms * 1_000_000,
             index: 0,
@@ -377,8 +380,11 @@ impl Recorder {
             self.last = self.last.max(at);
             self.current.operation_count += u64::from(count);
             self.current.latency.record(at.since(due).max(1));
-            self.current.service.record(at.since(sent).max(1));
-            self.current.lag.record(sent.since(due).max(1));
+            // In a closed loop a request is due when it is sent: there is nothing more to know.
+            if let Pace::Open(_) = self.pace {
+                self.current.service.record(at.since(sent).max(1));
+                self.current.lag.record(sent.since(due));
+            }
         }
     }
 
@@ -440,7 +446,7 @@ mod tests {
 
     #[test]
     fn latency_counts_from_the_due_time() {
-        let mut recorder = Recorder::new(Tick(0), 0, 1_000);
+        let mut recorder = Recorder::new(Pace::Open(1), Tick(0), 0, 1_000);
         // Due at 1 ms, sent 9 ms late, answered 2 ms after that.
         recorder.completed(Tick(MS), Tick(10 * MS), Tick(12 * MS), 5);
         let figures = recorder.finish().figures;
@@ -453,7 +459,7 @@ mod tests {
 
     #[test]
     fn the_warm_up_is_kept_apart() {
-        let mut recorder = Recorder::new(Tick(0), 1_500, 1_000);
+        let mut recorder = Recorder::new(Pace::Closed, Tick(0), 1_500, 1_000);
         let mut parts = Vec::new();
         for ms in (0..4_000).step_by(10) {
             parts.extend(std::iter::from_fn(|| recorder.cut(Tick(ms * MS))));

@@ -140,7 +140,7 @@ impl<'a> Mixed<'a> {
 
     fn begin(&self, start: Tick) -> Running {
         let options = self.options;
-        let recorder = Recorder::new(start, options.warmup_ms, options.interval_ms);
+        let recorder = Recorder::new(self.pace, start, options.warmup_ms, options.interval_ms);
         let (until, budget) = match options.extent {
             Extent::DurationMs(ms) => (Some(recorder.measure_from().plus_ms(ms)), None),
             Extent::Operations(count) => {

@@ -168,7 +168,10 @@ impl Report<'_> {
             "errors": measured.error_count(),
             "codes": codes,
             "latency_us": self.latencies_json(&figures.latency),
-            "service_us": self.latencies_json(&figures.service),
+            "service_us": self.latencies_json(match self.pace {
+                Pace::Closed => &figures.latency,
+                Pace::Open(_) => &figures.service,
+            }),
             "lag_us": self.latencies_json(&figures.lag),
             "unsent_requests": measured.unsent_count,
             "lost_connections": measured.loss_count,

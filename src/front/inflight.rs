@@ -62,11 +62,22 @@ impl Op {
         crate::model::Operation::user_of(&self.bytes)
     }
 
+    /// What its end needs of it, without its bytes.
+    fn ended(&self) -> Ended {
+        Ended {
+            batch: self.batch,
+            target: self.target,
+            index: self.index,
+            stage: self.stage,
+            code_at_deadline: self.code_at_deadline(),
+        }
+    }
+
     /// What to say when time is up. A change of which a copy has no answer may be done or not.
     fn code_at_deadline(&self) -> ResultCode {
         if !self.is_change {
             ResultCode::Unavailable
-        } else if (self.unanswered || self.stage == Stage::Sent)
+        } else if (self.unanswered || matches!(self.stage, Stage::Sent))
             && !canary::on(Bug::FrontForgetsDoubt)
         {
             ResultCode::Unknown
@@ -74,6 +85,16 @@ impl Op {
             self.not_now
         }
     }
+}
+
+/// What is left of an operation that was taken out of its cell.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    batch: u32,
+    target: Option<u16>,
+    index: u16,
+    stage: Stage,
+    code_at_deadline: ResultCode,
 }
 
 /// The operations of one request frame that have no answer yet.
@@ -249,20 +270,22 @@ impl Flight {
     }
 
     /// Takes an operation out of its cell and its batch. Its load is the caller's to settle.
-    fn take(&mut self, index: u32) -> Op {
-        let op = self.ops.remove_at(index);
-        if op.previous != NONE {
-            self.ops.at_mut(op.previous).next = op.next;
+    fn take(&mut self, index: u32) -> Ended {
+        let op = self.ops.at(index);
+        let (previous, next, op) = (op.previous, op.next, op.ended());
+        self.ops.drop_at(index);
+        if previous != NONE {
+            self.ops.at_mut(previous).next = next;
         }
-        if op.next != NONE {
-            self.ops.at_mut(op.next).previous = op.previous;
+        if next != NONE {
+            self.ops.at_mut(next).previous = previous;
         }
         let batch = self.batches.at_mut(op.batch);
         if batch.first == index {
-            batch.first = op.next;
+            batch.first = next;
         }
         if batch.last == index {
-            batch.last = op.previous;
+            batch.last = previous;
         }
         batch.open_count -= 1;
         if op.stage == Stage::Waiting {
@@ -296,7 +319,7 @@ impl Flight {
             } else {
                 self.drop_load(op.target);
             }
-            self.answer(batch, Receipt::bare(op.index, op.code_at_deadline()));
+            self.answer(batch, Receipt::bare(op.index, op.code_at_deadline));
         }
     }
 

@@ -5,6 +5,7 @@
 //! the deadline of each is kept. All operations of one user of one batch are in one frame.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 use super::inflight::{Flight, Stage};
 use super::links::Purpose;
@@ -18,6 +19,12 @@ use crate::role::{Outbox, PeerId};
 /// A list with room for this many more than four times what is needed is not taken: small frames
 /// that stay unanswered for long must not sit on the memory of large ones.
 const SPARE_ROOM: usize = 64;
+
+/// Operations whose cells are read ahead at a time.
+pub(super) const TOUCH_COUNT: usize = 32;
+
+/// Fewer are not worth it.
+pub(super) const TOUCH_COUNT_MIN: usize = 4;
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -188,6 +195,18 @@ impl Flight {
         }
         self.forget_orphan(target);
         Ok(None)
+    }
+
+    /// Reads ahead: the cells of the operations from `index` on in a frame, all at once, instead of
+    /// waiting for memory at each of them. A hint: whatever is there or not, nothing changes.
+    pub(super) fn touch_asked(&self, target: u16, frame: Key, index: usize) {
+        let frames = &self.targets[usize::from(target)].frames;
+        let Some(sent) = frames.get(frame) else {
+            return;
+        };
+        let keys = sent.refs.iter().skip(index).take(TOUCH_COUNT);
+        let batches = keys.filter_map(|key| self.ops.get(*key).map(|op| op.batch));
+        black_box(batches.fold(0, u32::wrapping_add));
     }
 
     /// The operation that rows in a frame belong to; `None` if it was ended at its deadline.

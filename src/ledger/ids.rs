@@ -246,6 +246,13 @@ impl Ids {
         found
     }
 
+    /// Reads ahead where an id with this fingerprint is or would be.
+    #[inline]
+    pub(super) fn touch(&self, row: u64, fingerprint: u64) -> u64 {
+        self.page(row, fingerprint)
+            .map_or(0, |page| page.0[home(fingerprint)].fingerprint)
+    }
+
     /// Remembers an id.
     pub(super) fn insert(&mut self, item: IdItem) {
         let IdItem {

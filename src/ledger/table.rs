@@ -16,7 +16,7 @@ use crate::limits::{ACCOUNT_COUNT_MAX, CLOSED_COUNT_KEPT, CURRENCIES_PER_USER_MA
 use crate::model::{AccountSettings, Place, Slot, UserId};
 
 /// No line, no side record.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 const _: () = assert!(ACCOUNT_COUNT_MAX < NONE);
 
 const MARK_FROZEN: u16 = 1;
@@ -61,6 +61,23 @@ pub(super) enum Found {
     Closed(u32),
     /// Never heard of, or forgotten.
     Missing,
+}
+
+/// How far the look-up of an account, done ahead, has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyTag {
+    tag: u32,
+    /// The line that the account probably has; `NONE` = not known.
+    pub(super) number: u32,
+}
+
+impl Default for KeyTag {
+    fn default() -> Self {
+        Self {
+            tag: 0,
+            number: NONE,
+        }
+    }
 }
 
 /// All accounts.
@@ -134,6 +151,37 @@ impl Table {
             Some(number) => Found::Open(number),
             None => Found::Missing,
         }
+    }
+
+    /// Begins to look an account up ahead.
+    #[inline]
+    pub(super) fn key_tag(&self, user: UserId, currency: u32) -> KeyTag {
+        KeyTag {
+            tag: self.account_tag(user, currency),
+            number: NONE,
+        }
+    }
+
+    /// Reads the index of one.
+    #[inline]
+    pub(super) fn touch_index(&self, key: &mut KeyTag) {
+        key.number = self.by_account.find(key.tag, |_| true).unwrap_or(NONE);
+    }
+
+    /// Reads the line of one.
+    #[inline]
+    pub(super) fn touch_line(&self, key: &KeyTag) -> u64 {
+        if key.number == NONE {
+            0
+        } else {
+            self.lines.get(key.number).version
+        }
+    }
+
+    /// The slot of the account in a line.
+    #[inline]
+    pub(super) fn slot(&self, number: u32) -> Slot {
+        self.lines.get(number).slot
     }
 
     /// The whole account in a line.

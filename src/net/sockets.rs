@@ -336,7 +336,7 @@ impl Sockets {
     pub(super) fn dial(&mut self, dial: DialId, address: SocketAddr, now: Tick) {
         let link = Link::Dialed(dial);
         let opened = TcpStream::connect(address).and_then(|stream| {
-            prepare(&stream)?;
+            prepare(&stream, address)?;
             let phase = Phase::Dialing(dial);
             let connection = Connection::new(stream, link, phase, limits::LINK_FRAME_SIZE_MAX);
             self.add(connection, Interest::WRITABLE, limits::DIAL_MS_MAX, now)

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 
 use crate::canary::{self, Bug};
 use crate::clock::Now;
-use crate::ledger::{Account, Seen};
+use crate::ledger::{Account, Ahead, Seen, TOUCH_COUNT};
 use crate::limits;
 use crate::log::BlockSpec;
 use crate::model::{
@@ -39,6 +39,8 @@ pub(super) struct Queue {
     frames: VecDeque<Queued>,
     /// The operations of all frames, one behind the other.
     operations: VecDeque<[u8; OPERATION_SIZE]>,
+    /// How many of the first ones the ledger has read ahead for.
+    touched: usize,
 }
 
 impl Queue {
@@ -309,6 +311,7 @@ impl Running {
         self.scratch.not_now.clear();
         let mut wait = Wait::default();
         for index in 0..frame.count {
+            self.touch_ahead();
             let bytes = self.queue.operations.pop_front().expect("the frame's own");
             let source = Source {
                 peer: frame.peer,
@@ -336,6 +339,21 @@ impl Running {
         if frame.count == 0 || !self.scratch.receipts.is_empty() {
             self.answer(frame.peer, frame.request, wait, turn.epoch);
         }
+    }
+
+    /// Lets the ledger read ahead for the next operations, those of other frames too, once those
+    /// that it read ahead for are done.
+    fn touch_ahead(&mut self) {
+        if self.queue.touched == 0 {
+            let mut ahead = Ahead::default();
+            for record in self.queue.operations.iter().take(TOUCH_COUNT) {
+                ahead.push(record);
+            }
+            self.ledger.touch(&ahead);
+            self.queue.touched = ahead.count();
+        }
+        // The caller takes the first one.
+        self.queue.touched -= 1;
     }
 
     /// Goes on with a user's parked operation and with those that it held back.

@@ -213,6 +213,12 @@ impl<'a> Block<'a> {
         self.head.size
     }
 
+    /// The bytes of its entries, in order.
+    #[must_use]
+    pub const fn records(&self) -> &'a [[u8; ENTRY_SIZE]] {
+        self.entries
+    }
+
     /// Its entries in order, each with its place and log time.
     #[must_use]
     pub fn entries(&self) -> Entries<'a> {
