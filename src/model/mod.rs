@@ -22,7 +22,9 @@ pub use id::{
 };
 pub use map::{Map, Set, new_map, new_set};
 pub use operation::{AccountSettings, Flags, Kind, OPERATION_SIZE, Operation};
-pub use position::{Generation, LogEnd, LogTime, Place, RingEpoch, Seq, Slot, Term, TermStart};
+pub use position::{
+    Generation, LogEnd, LogTime, MoveNumber, Place, RingEpoch, Seq, Slot, Term, TermStart,
+};
 pub use random::Random;
 pub use receipt::{RECEIPT_SIZE, ROW_SIZE, Receipt, ReceiptFlags, Row};
 pub use section::Section;

@@ -43,6 +43,11 @@ counter! {
     Generation(u64)
 }
 counter! {
+    /// Number of one move of slots from one log to another, given by the authority, never twice.
+    /// 0 = none.
+    MoveNumber(u64)
+}
+counter! {
     /// Nanoseconds since the Unix epoch as a log sees them: never goes back within one log.
     LogTime(u64)
 }
