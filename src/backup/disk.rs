@@ -42,6 +42,7 @@ impl Running {
                 end,
                 digest,
                 memory_size,
+                events: _,
             } => self.on_replica_at(log, end, digest, memory_size, out),
             DiskReply::Audited { ticket, rows } => self.on_audited(now, ticket, &rows, out),
             DiskReply::Failed {
@@ -51,7 +52,12 @@ impl Running {
             } => self.on_failed(now, &request, &fault, &text, out),
             DiskReply::FileLoaded { .. }
             | DiskReply::CheckpointLoaded { .. }
-            | DiskReply::CheckpointWritten { .. } => {
+            | DiskReply::CheckpointWritten { .. }
+            | DiskReply::HandOverBuilt { .. }
+            | DiskReply::MoveFileRead { .. }
+            | DiskReply::MoveFileWritten { .. }
+            | DiskReply::MoveFileLoaded { .. }
+            | DiskReply::MoveFilesKept => {
                 let text = "the disk answers what was not asked".to_owned();
                 self.alarm_and_exit(text, out);
             }
@@ -109,7 +115,12 @@ impl Running {
             | DiskRequest::OpenLog { .. }
             | DiskRequest::CutLog { .. }
             | DiskRequest::LoadCheckpoint { .. }
-            | DiskRequest::WriteCheckpoint { .. } => {
+            | DiskRequest::WriteCheckpoint { .. }
+            | DiskRequest::BuildHandOver { .. }
+            | DiskRequest::ReadMoveFile { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. }
+            | DiskRequest::KeepMoveFiles { .. } => {
                 self.alarm_and_exit(format!("the disk failed: {text}"), out);
             }
             DiskRequest::ReadBlocks { ticket, .. }
@@ -179,6 +190,8 @@ impl Running {
 fn background_level(fault: &DiskFault) -> Level {
     match fault {
         DiskFault::Damage => Level::Alarm,
-        DiskFault::Poisoned | DiskFault::NoSpace | DiskFault::Other => Level::Warn,
+        DiskFault::Poisoned | DiskFault::NoSpace | DiskFault::NoMoveFile(_) | DiskFault::Other => {
+            Level::Warn
+        }
     }
 }

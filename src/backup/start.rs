@@ -132,7 +132,12 @@ impl Start {
             | DiskReply::CheckpointWritten { .. }
             | DiskReply::FreeSpace { .. }
             | DiskReply::ReplicaAt { .. }
-            | DiskReply::Audited { .. } => {
+            | DiskReply::Audited { .. }
+            | DiskReply::HandOverBuilt { .. }
+            | DiskReply::MoveFileRead { .. }
+            | DiskReply::MoveFileWritten { .. }
+            | DiskReply::MoveFileLoaded { .. }
+            | DiskReply::MoveFilesKept => {
                 end(ExitCode::Damage, "the disk answers what was not asked", out)
             }
         }

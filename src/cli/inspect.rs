@@ -257,11 +257,39 @@ fn entry_cells(
         Ok(Entry::Activation(activation)) => {
             let ranges = activation.ranges().len();
             let text = format!(
-                "activation of {ranges} ranges, epoch {}",
-                activation.ring_epoch
+                "activation of {ranges} ranges, epoch {}, move {}",
+                activation.ring_epoch, activation.number
             );
             cells.push(json!(text));
         }
+        Ok(Entry::HandOver(hand_over)) => cells.push(json!(format!(
+            "hand-over of {} ranges, move {}, to node {} (log {})",
+            hand_over.slots.as_slice().len(),
+            hand_over.number,
+            hand_over.target,
+            hand_over.target_log
+        ))),
+        Ok(Entry::HandedSums(sums)) => {
+            let sums = sums.sums().iter().map(|sum| {
+                let total = sum.available + sum.held;
+                format!("{total} of currency {}", sum.currency)
+            });
+            let all: Vec<String> = sums.collect();
+            cells.push(json!(format!("handed over: {}", all.join(", "))));
+        }
+        Ok(Entry::Adopt(adopt)) => cells.push(json!(format!(
+            "adoption from log {}, move {}",
+            adopt.source_log, adopt.number
+        ))),
+        Ok(Entry::AdoptedFile(file)) => cells.push(json!(format!(
+            "adopted file of move {}, {} accounts, {} bytes",
+            file.image, file.account_count, file.size
+        ))),
+        Ok(Entry::AdoptedSlots(slots)) => {
+            let ranges = slots.slots.as_slice().len();
+            cells.push(json!(format!("adopted {ranges} ranges")));
+        }
+        Ok(Entry::Drop { number }) => cells.push(json!(format!("drop of move {number}"))),
         Err(error) => cells.push(json!(error.to_string())),
     }
     cells.resize(head(What::Entries).len(), Value::Null);

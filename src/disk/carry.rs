@@ -166,6 +166,13 @@ impl Worker {
             | DiskRequest::MeasureFreeSpace
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. } => self.carry_out_behind(request),
+            DiskRequest::BuildHandOver { .. }
+            | DiskRequest::ReadMoveFile { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. }
+            | DiskRequest::KeepMoveFiles { .. } => Err(LogError::Wrong(
+                "this version does not move slots".to_owned(),
+            )),
         }
     }
 
@@ -227,7 +234,12 @@ impl Worker {
             | DiskRequest::Append { .. }
             | DiskRequest::CutLog { .. }
             | DiskRequest::ReadBlocks { .. }
-            | DiskRequest::ReadEntry { .. } => unreachable!("carried out before"),
+            | DiskRequest::ReadEntry { .. }
+            | DiskRequest::BuildHandOver { .. }
+            | DiskRequest::ReadMoveFile { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. }
+            | DiskRequest::KeepMoveFiles { .. } => unreachable!("carried out before"),
         }
     }
 

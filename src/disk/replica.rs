@@ -59,6 +59,7 @@ impl Replicas {
             end: replica.end,
             digest: replica.ledger.digest(),
             memory_size: replica.ledger.memory_size(),
+            events: Vec::new(),
         })
     }
 

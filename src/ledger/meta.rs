@@ -77,6 +77,12 @@ impl Meta {
             Entry::Horizon { ms } => self.raise(*ms),
             Entry::Epoch(mark) => self.enter(*mark),
             Entry::Activation(activation) => self.slots.activate(activation),
+            Entry::HandOver(_)
+            | Entry::HandedSums(_)
+            | Entry::Adopt(_)
+            | Entry::AdoptedFile(_)
+            | Entry::AdoptedSlots(_)
+            | Entry::Drop { .. } => Err("a kind that this version does not apply"),
         }
     }
 

@@ -273,6 +273,12 @@ impl Ledger {
             Entry::Horizon { .. } | Entry::Epoch(_) | Entry::Activation(_) => {
                 self.take_meta(entry, next)
             }
+            Entry::HandOver(_)
+            | Entry::HandedSums(_)
+            | Entry::Adopt(_)
+            | Entry::AdoptedFile(_)
+            | Entry::AdoptedSlots(_)
+            | Entry::Drop { .. } => Err("a kind that this version does not apply"),
         };
         taken.map_err(|what| Inconsistent { place, what })
     }

@@ -7,6 +7,7 @@ mod code;
 mod entry;
 mod id;
 mod map;
+mod moves;
 mod operation;
 mod position;
 mod random;
@@ -21,6 +22,10 @@ pub use id::{
     ClusterId, Currency, IdTextError, Incarnation, LogNumber, NodeId, OperationId, UserId,
 };
 pub use map::{Map, Set, new_map, new_set};
+pub use moves::{
+    Adopt, AdoptedFile, AdoptedSlots, Adoption, HandOver, HandOverHead, HandedSum, HandedSums,
+    SlotRanges,
+};
 pub use operation::{AccountSettings, Flags, Kind, OPERATION_SIZE, Operation};
 pub use position::{
     Generation, LogEnd, LogTime, MoveNumber, Place, RingEpoch, Seq, Slot, Term, TermStart,

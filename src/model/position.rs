@@ -43,8 +43,7 @@ counter! {
     Generation(u64)
 }
 counter! {
-    /// Number of one move of slots from one log to another, given by the authority, never twice.
-    /// 0 = none.
+    /// Number of one move of slots from one log to another. 0 = none: the first table of a cluster.
     MoveNumber(u64)
 }
 counter! {

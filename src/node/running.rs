@@ -348,7 +348,12 @@ impl Running {
             | DiskReply::CheckpointRead { .. }
             | DiskReply::CheckpointWritten { .. }
             | DiskReply::ReplicaAt { .. }
-            | DiskReply::Audited { .. } => (),
+            | DiskReply::Audited { .. }
+            | DiskReply::HandOverBuilt { .. }
+            | DiskReply::MoveFileRead { .. }
+            | DiskReply::MoveFileWritten { .. }
+            | DiskReply::MoveFileLoaded { .. }
+            | DiskReply::MoveFilesKept => (),
         }
         Ok(())
     }

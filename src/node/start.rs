@@ -197,7 +197,12 @@ impl Start {
             | DiskReply::Retired { .. }
             | DiskReply::CheckpointRead { .. }
             | DiskReply::ReplicaAt { .. }
-            | DiskReply::Audited { .. } => (),
+            | DiskReply::Audited { .. }
+            | DiskReply::HandOverBuilt { .. }
+            | DiskReply::MoveFileRead { .. }
+            | DiskReply::MoveFileWritten { .. }
+            | DiskReply::MoveFileLoaded { .. }
+            | DiskReply::MoveFilesKept => (),
         }
         Ok(())
     }

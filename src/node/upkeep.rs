@@ -280,7 +280,12 @@ impl Upkeep {
             | DiskRequest::ReadCheckpoint { .. }
             | DiskRequest::WriteCheckpoint { .. }
             | DiskRequest::AdvanceReplica { .. }
-            | DiskRequest::Audit { .. } => return false,
+            | DiskRequest::Audit { .. }
+            | DiskRequest::BuildHandOver { .. }
+            | DiskRequest::ReadMoveFile { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. }
+            | DiskRequest::KeepMoveFiles { .. } => return false,
         };
         let level = if *fault == DiskFault::Damage {
             Level::Alarm

@@ -413,6 +413,7 @@ impl<'a> MoveOrder<'a> {
             place: Place(reader.u64()?),
             image_size: reader.u64()?,
             image_digest: reader.u64()?,
+            image_offset: reader.u64()?,
             slot_digest: reader.u128()?,
             account_count: reader.u64()?,
             horizon_ms: reader.u64()?,

@@ -396,6 +396,8 @@ pub struct MoveOrder<'a> {
     pub image_size: u64,
     /// Digest of the image's bytes.
     pub image_digest: u64,
+    /// Offset in the source's log that the image stands for.
+    pub image_offset: u64,
     /// Digest of the slots' state.
     pub slot_digest: u128,
     /// Accounts in the image.
@@ -629,5 +631,5 @@ const _: () = {
         SLOT_RUN_SIZE
     ));
     assert!(fits(link, 136, TERM_START_COUNT_MAX, TERM_START_SIZE));
-    assert!(fits(link, 104, limits::SLOT_COUNT, SLOT_RANGE_SIZE));
+    assert!(fits(link, 112, limits::SLOT_COUNT, SLOT_RANGE_SIZE));
 };

@@ -539,6 +539,7 @@ fn write_move_order(out: &mut BytesMut, order: &MoveOrder<'_>) {
     out.put_u64_le(order.place.0);
     out.put_u64_le(order.image_size);
     out.put_u64_le(order.image_digest);
+    out.put_u64_le(order.image_offset);
     out.put_u128_le(order.slot_digest);
     out.put_u64_le(order.account_count);
     out.put_u64_le(order.horizon_ms);

@@ -4,6 +4,7 @@
 //! thread, lock or clock is seen here. The event loop and the simulator drive the very same code.
 
 mod disk;
+mod moves;
 mod outbox;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ pub use disk::{
     CheckpointInfo, CheckpointRecords, DiskFault, DiskReply, DiskRequest, FileName, Lane,
     LaneWorker, Lanes, LogReport, LogView,
 };
+pub use moves::{ActivationPart, HandOverPart, ImageInfo, MoveEvent};
 pub use outbox::{Outbox, Piece};
 
 /// One connection of a role. Never used again after it is closed.

@@ -130,6 +130,11 @@ pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
         DiskRequest::MeasureFreeSpace => "measure_free_space",
         DiskRequest::AdvanceReplica { .. } => "advance_replica",
         DiskRequest::Audit { .. } => "audit",
+        DiskRequest::BuildHandOver { .. } => "build_hand_over",
+        DiskRequest::ReadMoveFile { .. } => "read_move_file",
+        DiskRequest::WriteMoveFile { .. } => "write_move_file",
+        DiskRequest::LoadMoveFile { .. } => "load_move_file",
+        DiskRequest::KeepMoveFiles { .. } => "keep_move_files",
     }
 }
 
@@ -236,6 +241,7 @@ impl FakeDisk {
                 end: through,
                 digest: self.digests.get(&log).copied().unwrap_or(0),
                 memory_size: 99,
+                events: Vec::new(),
             },
             DiskRequest::Audit { ticket, ends, .. } => {
                 for (log, end) in ends {

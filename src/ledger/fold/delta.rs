@@ -110,6 +110,12 @@ impl Delta {
                 self.metas.push(*entry);
             }
             Entry::Epoch(_) | Entry::Activation(_) => self.metas.push(*entry),
+            Entry::HandOver(_)
+            | Entry::HandedSums(_)
+            | Entry::Adopt(_)
+            | Entry::AdoptedFile(_)
+            | Entry::AdoptedSlots(_)
+            | Entry::Drop { .. } => return Err("a kind that this version does not fold"),
         }
         self.ends = Some((first, next));
         Ok(())

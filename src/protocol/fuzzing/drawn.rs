@@ -577,6 +577,7 @@ fn move_order<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
         place: Place(draw.u64()),
         image_size: draw.u64(),
         image_digest: draw.u64(),
+        image_offset: draw.u64(),
         slot_digest: draw.u128(),
         account_count: draw.u64(),
         horizon_ms: draw.u64(),

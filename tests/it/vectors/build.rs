@@ -449,6 +449,7 @@ fn move_order<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
         place: Place(fields.number("place")),
         image_size: fields.number("image_size"),
         image_digest: fields.number("image_digest"),
+        image_offset: fields.number("image_offset"),
         slot_digest: fields.number("slot_digest"),
         account_count: fields.number("account_count"),
         horizon_ms: fields.number("horizon_ms"),
