@@ -307,7 +307,11 @@ pub(super) fn options(seed: u128) -> BackupOptions {
         create: None,
         address: "127.0.0.1:7000".parse().unwrap(),
         incarnation: life(seed + 1_000_000),
-        limits: BackupLimits::STANDARD,
+        // Tests that are about take-overs say so.
+        limits: BackupLimits {
+            take_over_after_ms: 0,
+            ..BackupLimits::STANDARD
+        },
         id_seed: u64::try_from(seed).unwrap(),
     }
 }
