@@ -125,7 +125,15 @@ impl Record {
     /// Takes a node that owns nothing out of the cluster. Its log stays.
     pub(super) fn remove_member(&mut self, node: NodeId) {
         assert!(self.table.slot_count_of(node) == 0);
-        let member = self.members.remove(&node).expect("the caller has looked");
+        let before = self.members.remove(&node).expect("the caller has looked");
+        let member = MemberRecord {
+            weight: 0,
+            keys: Vec::new(),
+            address: None,
+            draining: false,
+            emptied: false,
+            ..before
+        };
         self.retired.insert(member.log, (node, member));
     }
 

@@ -16,7 +16,7 @@ mod take_over;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::authority::ChangeNumber;
+use super::authority::{ChangeNumber, Record};
 use super::connections::Asker;
 use super::register::Claim;
 use super::{Running, Stage};
@@ -52,12 +52,41 @@ pub(super) struct Moves {
     keeping: bool,
     /// From when on a source may begin its next planned move.
     rests: BTreeMap<NodeId, Tick>,
+    /// How many slots each node owns, as of a table.
+    shares: Shares,
     /// As of this table and these takers nothing is to be moved.
     balanced: Option<(RingEpoch, Vec<(NodeId, u32)>)>,
     /// Why lost nodes are not taken over, as it was said last.
     stuck: Option<String>,
     /// The newest take-overs.
     take_overs: VecDeque<TakeOverNote>,
+}
+
+/// How many slots each node owns under one table.
+#[derive(Debug, Default)]
+struct Shares {
+    epoch: RingEpoch,
+    counts: BTreeMap<NodeId, u64>,
+}
+
+impl Shares {
+    fn refresh(&mut self, record: &Record) {
+        if self.epoch == record.ring_epoch() {
+            return;
+        }
+        self.epoch = record.ring_epoch();
+        self.counts.clear();
+        for run in record.table.runs() {
+            if let Some(node) = run.node {
+                let count = u64::from(run.slots.last.0) - u64::from(run.slots.first.0) + 1;
+                *self.counts.entry(node).or_default() += count;
+            }
+        }
+    }
+
+    fn of(&self, node: NodeId) -> u64 {
+        self.counts.get(&node).copied().unwrap_or(0)
+    }
 }
 
 /// A node that becomes a member once the record says so.
@@ -120,6 +149,7 @@ impl Running {
             return;
         }
         self.moves.rests.retain(|_, until| now.tick < *until);
+        self.moves.shares.refresh(self.authority.latest());
         self.find_lost(now, out);
         self.redirect_lost(now, out);
         self.refill(now, out);

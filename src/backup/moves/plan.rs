@@ -11,7 +11,7 @@ use super::super::Running;
 use super::super::authority::{Cause, MoveState, NewMove, Record, ranges_of, slots_of};
 use super::super::stream::Stream;
 use crate::clock::Now;
-use crate::model::{NodeId, Slot, to_u64, to_usize};
+use crate::model::{NodeId, RingEpoch, Slot, to_u64, to_usize};
 use crate::protocol::MemberState;
 use crate::ring::SlotTable;
 use crate::role::{Level, Outbox};
@@ -45,6 +45,16 @@ pub(super) fn pairs(record: &Record, desired: &SlotTable) -> BTreeMap<Pair, Vec<
     pairs
 }
 
+/// What the difference between the table and the rule's depends on.
+pub(super) fn balance_key(record: &Record) -> (RingEpoch, Vec<(NodeId, u32)>) {
+    let members = record.members.iter();
+    let takers = members
+        .filter(|(_, member)| member.takes_part())
+        .map(|(node, member)| (*node, member.weight))
+        .collect();
+    (record.ring_epoch(), takers)
+}
+
 impl Running {
     /// Begins planned moves, as many as may be under way.
     pub(super) fn begin_planned(&mut self, now: Now, out: &mut Outbox) {
@@ -54,12 +64,7 @@ impl Running {
         if record.moves.paused || taking || active.any(|moving| moving.cause == Cause::TakeOver) {
             return;
         }
-        let members = record.members.iter();
-        let takers: Vec<(NodeId, u32)> = members
-            .filter(|(_, member)| member.takes_part())
-            .map(|(node, member)| (*node, member.weight))
-            .collect();
-        let key = (record.ring_epoch(), takers);
+        let key = balance_key(record);
         if self.moves.balanced.as_ref() == Some(&key) || key.1.is_empty() {
             return;
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::Running;
 use super::super::authority::{Cause, MoveRecord, MoveState, Record};
 use super::super::stream::Stream;
-use super::plan::pairs;
+use super::plan::{balance_key, pairs};
 use super::{TakeOverNote, Taking};
 use crate::clock::Now;
 use crate::model::{MoveNumber, to_u64};
@@ -91,9 +91,7 @@ impl Running {
             })
             .collect();
         let notes: Vec<Value> = self.moves.take_overs.iter().map(note_json).collect();
-        let desired = record.plan_for(|_, member| member.takes_part());
-        let to_move = pairs(record, &desired);
-        let slots_to_move: usize = to_move.values().map(Vec::len).sum();
+        let slots_to_move = self.slots_to_move(record);
         json!({
             "paused": record.moves.paused,
             "slots_to_move": slots_to_move,
@@ -103,6 +101,15 @@ impl Running {
             "moves_left_out": active.len() - moves.len(),
             "moves": moves,
         })
+    }
+
+    /// Slots that the rule gives to others than have them, and that are not on their way.
+    fn slots_to_move(&self, record: &Record) -> usize {
+        if self.moves.balanced == Some(balance_key(record)) {
+            return 0;
+        }
+        let desired = record.plan_for(|_, member| member.takes_part());
+        pairs(record, &desired).values().map(Vec::len).sum()
     }
 
     /// What a move waits for, in words.

@@ -93,7 +93,7 @@ impl Running {
             && !member.diverged
             && stream.exists()
             && stream.taking.is_none()
-            && record.table.ranges_of(stream.node).next().is_some();
+            && self.moves.shares.of(stream.node) != 0;
         if !waits {
             return None;
         }
@@ -227,9 +227,8 @@ impl Running {
 
     /// Accounts in one slot of a node, on average, rounded up.
     pub(super) fn accounts_per_slot(&self, stream: &Stream) -> u64 {
-        let slot_count = self.authority.latest().table.slot_count_of(stream.node);
         let account_count = stream.beat.map_or(0, |(beat, _)| beat.account_count);
-        account_count.div_ceil(crate::model::to_u64(slot_count).max(1))
+        account_count.div_ceil(self.moves.shares.of(stream.node).max(1))
     }
 
     fn begin_taking(&mut self, now: Now, log: LogNumber, out: &mut Outbox) {
