@@ -354,7 +354,13 @@ impl Running {
         };
         stream.retention.making = false;
         match info {
-            Some(info) => stream.checkpoint = Some(info),
+            Some(info) => {
+                if stream.checkpoint == Some(info) {
+                    // It ends below an adoption that is not settled yet.
+                    stream.retention.make_due = again;
+                }
+                stream.checkpoint = Some(info);
+            }
             None => stream.retention.make_due = again,
         }
         for (asker, ask) in std::mem::take(&mut stream.retention.held) {
