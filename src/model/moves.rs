@@ -253,6 +253,9 @@ impl HandedSums {
             if sum.currency == 0 || u32_at(bytes, at + 4) != 0 {
                 return Err(EntryError::Field(at));
             }
+            if u64::from(u32::MAX) < sum.account_count {
+                return Err(EntryError::Field(at + 8));
+            }
             if SUM_MAX < sum.available.unsigned_abs() || SUM_MAX < sum.held.unsigned_abs() {
                 return Err(EntryError::Field(at + 16));
             }
@@ -596,11 +599,13 @@ mod tests {
     fn an_adoption_is_of_one_move() {
         for index in [1, 2, 4] {
             let mut entries = adoption().entries();
-            match &mut entries[index] {
-                Entry::AdoptedFile(file) => file.number = MoveNumber(5),
-                Entry::AdoptedSlots(slots) => slots.number = MoveNumber(5),
-                other => panic!("{other:?}"),
+            if let Entry::AdoptedFile(file) = &mut entries[index] {
+                file.number = MoveNumber(5);
             }
+            if let Entry::AdoptedSlots(slots) = &mut entries[index] {
+                slots.number = MoveNumber(5);
+            }
+            assert_ne!(entries[index], adoption().entries()[index]);
             assert!(Adoption::gather(&entries).is_err(), "{index}");
         }
     }
@@ -625,6 +630,7 @@ mod tests {
             (sums, EPOCH_AT, 0),
             (sums, SUMS_AT, 0),
             (sums, SUMS_AT + 4, 1),
+            (sums, SUMS_AT + 12, 1),
             (sums, SUMS_AT + 47, 0x40),
             (adopt, NUMBER_AT, 0),
             (adopt, SOURCE_LOG_AT, 0),
