@@ -181,6 +181,10 @@ pub const CLIENT_FRAMES_IN_FLIGHT_MAX: u32 = 1_024;
 /// Pause before a router sends an operation again after a not-now answer.
 pub const RETRY_MS: u64 = 5;
 
+/// Pause before a router tries an operation again that got `moving`, if no newer table came: a
+/// hand-over takes a fraction of it, and the table that ends it is told at once.
+pub const MOVING_RETRY_MS: u64 = 1_000;
+
 /// Bytes of free disk space below which a node takes no changes.
 pub const DISK_RESERVE_SIZE: u64 = 256 << 20;
 

@@ -6,6 +6,7 @@
 mod bounds;
 mod connections;
 mod exactly_once;
+mod moving;
 mod routing;
 mod spreading;
 
