@@ -247,7 +247,13 @@ impl Running {
             | Message::Fetched(_)
             | Message::CheckpointPart(_)
             | Message::EntryRead(_)
-            | Message::Table(_) => {
+            | Message::Table(_)
+            | Message::ClusterAsk(_)
+            | Message::ClusterTold { .. }
+            | Message::MoveOrder(_)
+            | Message::MoveTold(_)
+            | Message::MoveFileAsk(_)
+            | Message::MoveFilePart(_) => {
                 let kind = message.kind().name();
                 let text = format!("a backup takes no {kind} from a {:?}", greeted.role);
                 self.refuse(asker, RefusalCode::Unexpected, &text, out);

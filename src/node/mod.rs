@@ -302,7 +302,13 @@ impl Node {
             | Message::Fetch(_)
             | Message::CheckpointAsk(_)
             | Message::EntryAsk { .. }
-            | Message::Follow => {
+            | Message::Follow
+            | Message::ClusterAsk(_)
+            | Message::ClusterTold { .. }
+            | Message::MoveOrder(_)
+            | Message::MoveTold(_)
+            | Message::MoveFileAsk(_)
+            | Message::MoveFilePart(_) => {
                 let text = format!("{} is not due", message.kind().name());
                 self.break_link(peer, RefusalCode::Unexpected, &text, now, out);
                 Ok(())
@@ -384,7 +390,8 @@ impl Node {
             RefusalCode::WrongCluster
             | RefusalCode::BackupOlder
             | RefusalCode::Diverged
-            | RefusalCode::WrongLog => return Err(Halt::damage(text)),
+            | RefusalCode::WrongLog
+            | RefusalCode::TakenOver => return Err(Halt::damage(text)),
             RefusalCode::Malformed
             | RefusalCode::Unexpected
             | RefusalCode::TooManyConnections

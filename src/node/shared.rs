@@ -205,6 +205,7 @@ impl Shared {
             end: standing.end,
             committed: standing.committed,
             address: self.options.address,
+            join: None,
             terms: TermStarts::new(&terms).expect("whole records"),
         };
         out.send(peer, &Message::Register(register));

@@ -692,6 +692,7 @@ impl FakeNode {
             end: self.end(),
             committed: self.committed,
             address: self.address,
+            join: None,
             terms: TermStarts::new(&starts).unwrap(),
         };
         bench.say_to(peer, &Message::Register(register));
