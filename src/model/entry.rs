@@ -199,6 +199,21 @@ impl Entry {
         }
     }
 
+    /// Is this, by its kind, an entry of a move? The activations of a first table count too.
+    #[must_use]
+    pub const fn is_of_move(bytes: &[u8; ENTRY_SIZE]) -> bool {
+        matches!(
+            bytes[KIND_AT],
+            KIND_ACTIVATION
+                | KIND_HAND_OVER
+                | KIND_HANDED_SUMS
+                | KIND_ADOPT
+                | KIND_ADOPTED_FILE
+                | KIND_ADOPTED_SLOTS
+                | KIND_DROP
+        )
+    }
+
     /// Its bytes, reserved ones 0.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; ENTRY_SIZE] {

@@ -34,7 +34,7 @@ pub use random::Random;
 pub use receipt::{RECEIPT_SIZE, ROW_SIZE, Receipt, ReceiptFlags, Row};
 pub use section::Section;
 #[cfg(feature = "daemon")]
-pub use slot::{id_fingerprint, user_slot};
+pub use slot::{id_fingerprint, id_fingerprint_in, slot_of_fingerprint, user_slot};
 
 /// Exact: every target of this crate has 64-bit addresses (asserted in `limits`).
 #[must_use]
