@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::Running;
 use super::connections::Asker;
 use crate::limits;
-use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place};
+use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, MoveNumber, Place};
 use crate::protocol::{
     CheckpointPart, EntryRead, Fetch, Fetched, MemberState, Members, Message, RefusalCode,
     SlotRuns, Table,
@@ -32,6 +32,8 @@ pub(super) enum ReadFor {
     Checkpoint { asker: Asker, log: LogNumber },
     /// A peer wants an entry.
     Entry { asker: Asker, place: Place },
+    /// A peer wants a piece of an image.
+    MoveFile { asker: Asker, image: MoveNumber },
     /// Is a block that was sent again equal to the one here?
     Proof {
         log: LogNumber,
@@ -76,7 +78,8 @@ impl ReadFor {
         match self {
             Self::Blocks { asker, .. }
             | Self::Checkpoint { asker, .. }
-            | Self::Entry { asker, .. } => Some(*asker),
+            | Self::Entry { asker, .. }
+            | Self::MoveFile { asker, .. } => Some(*asker),
             Self::Proof { .. } | Self::Age { .. } => None,
         }
     }
@@ -170,7 +173,12 @@ impl Running {
     }
 
     /// Counts a read for its peer; `None`: that peer asks for too much, and is told so.
-    fn begin_read(&mut self, asker: Asker, purpose: ReadFor, out: &mut Outbox) -> Option<u64> {
+    pub(super) fn begin_read(
+        &mut self,
+        asker: Asker,
+        purpose: ReadFor,
+        out: &mut Outbox,
+    ) -> Option<u64> {
         let max = self.options.limits.peer_read_count_max;
         let peer = self.peers.get_mut(&asker.peer)?;
         if !peer.is_established() {
@@ -186,7 +194,7 @@ impl Running {
     }
 
     /// The peer that a read was for, if it is still there to be answered.
-    fn end_read(&mut self, asker: Asker) -> bool {
+    pub(super) fn end_read(&mut self, asker: Asker) -> bool {
         let Some(peer) = self.peers.get_mut(&asker.peer) else {
             return false;
         };
@@ -214,7 +222,12 @@ impl Running {
                 self.on_proof(log, &end, &block, blocks, out);
             }
             Some(ReadFor::Age { log, segment }) => self.on_age(log, segment, blocks),
-            Some(ReadFor::Blocks { .. } | ReadFor::Checkpoint { .. } | ReadFor::Entry { .. })
+            Some(
+                ReadFor::Blocks { .. }
+                | ReadFor::Checkpoint { .. }
+                | ReadFor::Entry { .. }
+                | ReadFor::MoveFile { .. },
+            )
             | None => (),
         }
     }
@@ -270,7 +283,8 @@ impl Running {
             Some(
                 ReadFor::Blocks { asker, .. }
                 | ReadFor::Checkpoint { asker, .. }
-                | ReadFor::Entry { asker, .. },
+                | ReadFor::Entry { asker, .. }
+                | ReadFor::MoveFile { asker, .. },
             ) if self.end_read(asker) => {
                 self.refuse(asker, RefusalCode::NotReady, text, out);
             }
@@ -285,7 +299,12 @@ impl Running {
                     stream.retention.age_failed(again);
                 }
             }
-            Some(ReadFor::Blocks { .. } | ReadFor::Checkpoint { .. } | ReadFor::Entry { .. })
+            Some(
+                ReadFor::Blocks { .. }
+                | ReadFor::Checkpoint { .. }
+                | ReadFor::Entry { .. }
+                | ReadFor::MoveFile { .. },
+            )
             | None => (),
         }
     }

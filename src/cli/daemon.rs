@@ -109,6 +109,24 @@ pub(super) struct BackupFlags {
     /// Bytes of a segment of the new cluster's logs: a power of two, 2 MiB to 1 GiB.
     #[arg(long, default_value_t = limits::SEGMENT_SIZE_DEFAULT, value_parser = parse_segment_size)]
     segment_size: u64,
+    /// Silence of a node after which the others take over its slots, in milliseconds; 0 = never.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.take_over_after_ms, value_name = "MS")]
+    take_over_after_ms: u64,
+    /// The same for a node that was not there since the backup's start, if that is longer.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.start_grace_ms, value_name = "MS")]
+    start_grace_ms: u64,
+    /// How long a node that was taken over must be back before it gets slots again.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.refill_after_ms, value_name = "MS")]
+    refill_after_ms: u64,
+    /// Rest of a node between two planned moves of its slots.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.move_pause_ms, value_name = "MS")]
+    move_pause_ms: u64,
+    /// Accounts that a planned move takes at a time, about: its slots stand still meanwhile.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.move_account_count_goal)]
+    move_accounts: u64,
+    /// Accounts that one node may have: moves that would give it more are not begun.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.node_account_count_max)]
+    node_accounts_max: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -222,7 +240,15 @@ pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
         create,
         address: listener.local_addr(),
         incarnation: incarnation()?,
-        limits: BackupLimits::STANDARD,
+        limits: BackupLimits {
+            take_over_after_ms: flags.take_over_after_ms,
+            start_grace_ms: flags.start_grace_ms,
+            refill_after_ms: flags.refill_after_ms,
+            move_pause_ms: flags.move_pause_ms,
+            move_account_count_goal: flags.move_accounts,
+            node_account_count_max: flags.node_accounts_max,
+            ..BackupLimits::STANDARD
+        },
         id_seed: random_u64()?,
     });
     Ok(run(&mut backup, "backup", listener, Some(disk)))

@@ -2,6 +2,7 @@
 //! result to an exit code. Printing happens here and nowhere below.
 
 mod audit;
+mod cluster;
 mod daemon;
 mod dev;
 mod drill;
@@ -68,6 +69,8 @@ enum Command {
     Audit(audit::Flags),
     /// Shows the cluster: nodes, logs, terms, slots.
     Status(status::Flags),
+    /// Changes which nodes there are and what each has: add, drain, remove, weight, plan, ...
+    Cluster(cluster::Flags),
     /// Checks the data folder of a stopped node or backup: checksums, chain, replay, supply.
     Verify(verify::Flags),
     /// Shows segments, blocks and entries of a data folder.
@@ -142,6 +145,7 @@ impl Command {
             Self::Find(flags) => operate::find(&flags),
             Self::Audit(flags) => audit::run(&flags),
             Self::Status(flags) => status::run(&flags),
+            Self::Cluster(flags) => cluster::run(&flags),
             Self::Verify(flags) => verify::run(&flags),
             Self::Inspect(flags) => inspect::run(&flags),
             Self::Completions { shell } => {
@@ -164,6 +168,7 @@ impl Command {
             Self::Find(flags) => flags.target.json,
             Self::Audit(flags) => flags.target.json,
             Self::Status(flags) => flags.target.json,
+            Self::Cluster(flags) => flags.wants_json(),
             Self::Verify(flags) => flags.json,
             Self::Inspect(flags) => flags.json,
             Self::Dev(_)

@@ -79,4 +79,5 @@ fn print(status: &Value) {
     let rows = members(status).iter();
     let cells = rows.map(|member| columns.iter().map(|name| word(member, name)).collect());
     table(&columns, cells.collect());
+    super::cluster::print_moves(status);
 }
