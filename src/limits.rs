@@ -44,6 +44,10 @@ pub const NODE_PARKED_COUNT_MAX: u32 = 4_096;
 /// one peer.
 pub const NODE_ENTRY_ASK_COUNT_MAX: u32 = 8;
 
+/// Orders of the authority that wait on a node until they can be begun: it gives out one or two
+/// at a time.
+pub const NODE_MOVE_ORDER_COUNT_MAX: u32 = 64;
+
 /// Bytes of answers on a node that wait for their commit or confirmation; above it `busy`.
 pub const NODE_ANSWER_SIZE_MAX: u64 = 64 << 20;
 

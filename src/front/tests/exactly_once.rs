@@ -423,6 +423,7 @@ impl World {
             Effect::Pause { .. }
             | Effect::Resume { .. }
             | Effect::Disk(_)
+            | Effect::BeginAgain { .. }
             | Effect::Exit { .. } => panic!("{effect:?}"),
         }
     }

@@ -224,6 +224,7 @@ impl Rig {
             Effect::Disk(request) => panic!("a front has no disk: {request:?}"),
             Effect::Say { text, .. } => self.said.push(text),
             Effect::Ready => self.is_ready = true,
+            Effect::BeginAgain { text } => panic!("a front has one life: {text}"),
             Effect::Exit { code, .. } => self.exit = Some(code),
         }
     }
