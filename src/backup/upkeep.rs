@@ -380,6 +380,10 @@ impl Running {
         stream.retention.making = false;
         match info {
             Some(info) => {
+                if stream.checkpoint == Some(info) {
+                    // It ends below an adoption that is not settled yet.
+                    stream.retention.make_due = again;
+                }
                 stream.checkpoint = Some(info);
                 made = Some(info.end.seq);
             }

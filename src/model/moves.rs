@@ -253,6 +253,9 @@ impl HandedSums {
             if sum.currency == 0 || u32_at(bytes, at + 4) != 0 {
                 return Err(EntryError::Field(at));
             }
+            if u64::from(u32::MAX) < sum.account_count {
+                return Err(EntryError::Field(at + 8));
+            }
             if SUM_MAX < sum.available.unsigned_abs() || SUM_MAX < sum.held.unsigned_abs() {
                 return Err(EntryError::Field(at + 16));
             }
@@ -631,6 +634,7 @@ mod tests {
             (sums, EPOCH_AT, 0),
             (sums, SUMS_AT, 0),
             (sums, SUMS_AT + 4, 1),
+            (sums, SUMS_AT + 12, 1),
             (sums, SUMS_AT + 47, 0x40),
             (adopt, NUMBER_AT, 0),
             (adopt, SOURCE_LOG_AT, 0),

@@ -198,6 +198,8 @@ struct Writer {
     random: Random,
     id_count: u128,
     user_count: u64,
+    /// Log time of the next block at least.
+    time_min: u64,
 }
 
 impl Writer {
@@ -210,6 +212,7 @@ impl Writer {
             random: Random::new(seed),
             id_count: 0,
             user_count: 500,
+            time_min: START_MS * 1_000_000,
         }
     }
 
@@ -225,7 +228,7 @@ impl Writer {
             segment_size,
             after: &self.end,
             term: Term(1),
-            time: LogTime((self.end.time.0 + 1_000_000).max(START_MS * 1_000_000)),
+            time: LogTime((self.end.time.0 + 1_000_000).max(self.time_min)),
             committed: self.end.seq,
             entry_count_max: count,
         });

@@ -405,6 +405,10 @@ pub fn image_sums(records: &[u8]) -> Result<Vec<HandedSum>, FoldError> {
     let sum_of = |record: &[u8; SUPPLY_RECORD_SIZE]| {
         let (currency, supply) =
             Supply::read(record).map_err(|what| FoldError::Record { section, what })?;
+        if u64::from(u32::MAX) < supply.account_count {
+            let what = "more accounts than a ledger holds";
+            return Err(FoldError::Record { section, what });
+        }
         Ok(HandedSum {
             currency,
             account_count: supply.account_count,
