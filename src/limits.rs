@@ -44,6 +44,10 @@ pub const NODE_PARKED_COUNT_MAX: u32 = 4_096;
 /// one peer.
 pub const NODE_ENTRY_ASK_COUNT_MAX: u32 = 8;
 
+/// Orders of the authority that wait on a node until they can be begun: it gives out one or two
+/// at a time.
+pub const NODE_MOVE_ORDER_COUNT_MAX: u32 = 64;
+
 /// Bytes of answers on a node that wait for their commit or confirmation; above it `busy`.
 pub const NODE_ANSWER_SIZE_MAX: u64 = 64 << 20;
 
@@ -180,6 +184,10 @@ pub const CLIENT_FRAMES_IN_FLIGHT_MAX: u32 = 1_024;
 
 /// Pause before a router sends an operation again after a not-now answer.
 pub const RETRY_MS: u64 = 5;
+
+/// Pause before a router tries an operation again that got `moving`, if no newer table came: a
+/// hand-over takes a fraction of it, and the table that ends it is told at once.
+pub const MOVING_RETRY_MS: u64 = 1_000;
 
 /// Bytes of free disk space below which a node takes no changes.
 pub const DISK_RESERVE_SIZE: u64 = 256 << 20;

@@ -15,7 +15,7 @@ use crate::disk::{self, DiskOptions};
 use crate::front::{Front, FrontLimits, FrontOptions, Roles, Strategy};
 use crate::limits;
 use crate::model::{ClusterId, Incarnation, NodeId};
-use crate::net::{self, Listener, ListenerKind, Setup, Signals};
+use crate::net::{self, Ended, Listener, ListenerKind, Setup, Signals, StopMark};
 use crate::node::{Node, NodeLimits, NodeOptions};
 use crate::role::{ExitCode, Lanes, Level, Role};
 
@@ -83,6 +83,12 @@ pub(super) struct NodeFlags {
     /// The folder of its log. Created if it is not there.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    /// Become a member of the cluster if this id is none yet, and take a share of its slots.
+    #[arg(long)]
+    join: bool,
+    /// With --join: the share, as a multiple of an ordinary node's.
+    #[arg(long, default_value_t = 1, requires = "join", value_parser = parse_weight)]
+    weight: u32,
     /// Operation ids that are remembered at most (16 bytes each).
     #[arg(long, default_value_t = limits::ID_COUNT_DEFAULT)]
     ids_max: u64,
@@ -140,17 +146,22 @@ fn parse_node(text: &str) -> Result<NodeId, String> {
 
 fn parse_new_node(text: &str) -> Result<NewNode, String> {
     let (node, weight) = text.split_once(':').unwrap_or((text, "1"));
-    let weight = weight
-        .parse()
-        .map_err(|error: std::num::ParseIntError| error.to_string())?;
-    if !(1..=32).contains(&weight) {
-        return Err("weights go from 1 to 32".to_owned());
-    }
     Ok(NewNode {
         node: parse_node(node)?,
-        weight,
+        weight: parse_weight(weight)?,
         keys: Vec::new(),
     })
+}
+
+fn parse_weight(text: &str) -> Result<u32, String> {
+    let weight = text
+        .parse()
+        .map_err(|error: std::num::ParseIntError| error.to_string())?;
+    if (1..=32).contains(&weight) {
+        Ok(weight)
+    } else {
+        Err("weights go from 1 to 32".to_owned())
+    }
 }
 
 fn parse_segment_size(text: &str) -> Result<u64, String> {
@@ -187,7 +198,7 @@ pub(super) fn front(flags: &FrontFlags) -> Result<ExitCode, Failure> {
         incarnation: incarnation()?,
         limits: FrontLimits::default(),
     });
-    Ok(run(&mut front, "front", listener, None))
+    run(&mut front, "front", listener, None)
 }
 
 fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
@@ -205,22 +216,34 @@ fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
 
 pub(super) fn node(flags: &NodeFlags) -> Result<ExitCode, Failure> {
     let listener = bind(flags.listen, ListenerKind::Cluster, &flags.common)?;
-    let disk = open_disk(&flags.data_dir, disk::FolderKind::Node)?;
-    let mut node = Node::new(NodeOptions {
-        id: flags.id,
-        backup: flags.backup,
-        address: listener.local_addr(),
-        incarnation: incarnation()?,
-        cluster: None,
-        id_count_max: flags.ids_max,
-        limits: NodeLimits::default(),
-    });
-    Ok(run(
-        &mut node,
-        &format!("node {}", flags.id),
-        listener,
-        Some(disk),
-    ))
+    let mark = StopMark::new()?;
+    // A node whose log was taken over begins a new life, with nothing of the last one.
+    loop {
+        let disk = open_disk(&flags.data_dir, disk::FolderKind::Node)?;
+        let mut node = Node::new(NodeOptions {
+            id: flags.id,
+            backup: flags.backup,
+            address: listener.local_addr(),
+            incarnation: incarnation()?,
+            cluster: None,
+            join: flags.join.then_some(flags.weight),
+            id_count_max: flags.ids_max,
+            limits: NodeLimits::default(),
+        });
+        let name = format!("node {}", flags.id);
+        let setup = setup(&name, listener.try_clone()?, Some(disk));
+        let ended = net::run(
+            &mut node,
+            Setup {
+                signals: Signals::Since(mark.clone()),
+                ..setup
+            },
+        );
+        match ended {
+            Ended::Exit(code) => return Ok(code),
+            Ended::Again => (),
+        }
+    }
 }
 
 pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
@@ -251,7 +274,7 @@ pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
         },
         id_seed: random_u64()?,
     });
-    Ok(run(&mut backup, "backup", listener, Some(disk)))
+    run(&mut backup, "backup", listener, Some(disk))
 }
 
 fn bind(address: SocketAddr, kind: ListenerKind, common: &Common) -> Result<Listener, Failure> {
@@ -287,12 +310,23 @@ fn open_disk(folder: &std::path::Path, kind: disk::FolderKind) -> Result<Arc<dyn
     Ok(Arc::new(disk))
 }
 
+/// Runs a daemon that has one life.
 fn run(
     role: &mut impl Role,
     name: &str,
     listener: Listener,
     lanes: Option<Arc<dyn Lanes>>,
-) -> ExitCode {
+) -> Result<ExitCode, Failure> {
+    match net::run(role, setup(name, listener, lanes)) {
+        Ended::Exit(code) => Ok(code),
+        Ended::Again => {
+            let text = format!("a {name} does not begin again");
+            Err(Failure::new(ExitCode::Damage, "begins_again", text))
+        }
+    }
+}
+
+fn setup(name: &str, listener: Listener, lanes: Option<Arc<dyn Lanes>>) -> Setup<'static> {
     let clock = Clock::start();
     let name = name.to_owned();
     let say = move |level: Level, text: &str| {
@@ -308,7 +342,7 @@ fn run(
             ms % 1_000
         ));
     };
-    let setup = Setup {
+    Setup {
         listeners: vec![listener],
         lanes,
         clock,
@@ -316,8 +350,7 @@ fn run(
         signals: Signals::Handled,
         say: Box::new(say),
         on_ready: Box::new(|| line("ready")),
-    };
-    net::run(role, setup)
+    }
 }
 
 fn incarnation() -> Result<Incarnation, Failure> {

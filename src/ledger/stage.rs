@@ -277,6 +277,13 @@ impl Ledger {
         }
     }
 
+    /// Is state of this slot staged?
+    #[must_use]
+    pub fn is_staged(&self, slot: Slot) -> bool {
+        let stage = self.moving.stage.as_ref();
+        stage.is_some_and(|stage| stage.holds(slot))
+    }
+
     /// What is staged.
     #[must_use]
     pub fn staged(&self) -> Option<StageInfo> {

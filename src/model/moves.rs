@@ -319,6 +319,12 @@ pub struct AdoptedSlots {
 }
 
 impl Adopt {
+    /// Is this entry one? Cheaper than to read it.
+    #[must_use]
+    pub const fn is_in(entry: &[u8; ENTRY_SIZE]) -> bool {
+        entry[0] == KIND_ADOPT
+    }
+
     pub(super) fn write(&self, bytes: &mut [u8; ENTRY_SIZE]) {
         put(bytes, EPOCH_AT, &self.ring_epoch.0.to_le_bytes());
         put(bytes, NUMBER_AT, &self.number.0.to_le_bytes());

@@ -30,11 +30,20 @@ const EVENT_COUNT_MAX: usize = 1_024;
 /// Descriptors that are not for peers: files of the disk, dialled links, listeners.
 const DESCRIPTOR_RESERVE: u64 = 128;
 
-/// Runs `role` until it asks for the end of the process, and returns how it ends.
+/// How a loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The process is to end.
+    Exit(ExitCode),
+    /// The role is to begin a new life in this process.
+    Again,
+}
+
+/// Runs `role` until it asks for its end, and returns how it ends.
 ///
 /// If the system does not give what a loop needs, that is said and the process ends as after
 /// damage: there is nothing that a role could do about it.
-pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
+pub fn run(role: &mut impl Role, setup: Setup<'_>) -> Ended {
     let Setup {
         listeners,
         lanes,
@@ -50,11 +59,15 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, BELL)?;
+        let is_stop_due = signals.is_stop_due();
         let signals = match signals {
-            Signals::Handled => Some(SignalSource::new(&registry, SIGNAL)?),
+            Signals::Handled | Signals::Since(_) => Some(SignalSource::new(&registry, SIGNAL)?),
             Signals::Ignored => None,
         };
-        let sockets = Sockets::new(registry, limits, listeners, gate_token)?;
+        let mut sockets = Sockets::new(registry, limits, listeners, gate_token)?;
+        if is_stop_due {
+            sockets.notices.push_back(Input::Stop);
+        }
         let event_loop = EventLoop {
             role,
             out: Outbox::new(),
@@ -72,7 +85,7 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
     })();
     result.unwrap_or_else(|error: io::Error| {
         say(Level::Alarm, &format!("the event loop fails error={error}"));
-        ExitCode::Damage
+        Ended::Exit(ExitCode::Damage)
     })
 }
 
@@ -87,12 +100,12 @@ struct EventLoop<'a> {
     clock: Clock,
     say: &'a mut dyn FnMut(Level, &str),
     on_ready: Box<dyn FnMut() + 'a>,
-    /// How the process ends, once that is decided.
-    ending: Option<ExitCode>,
+    /// How it ends, once that is decided.
+    ending: Option<Ended>,
 }
 
 impl EventLoop<'_> {
-    fn run(mut self) -> io::Result<ExitCode> {
+    fn run(mut self) -> io::Result<Ended> {
         loop {
             self.wait()?;
             let now = self.clock.now();
@@ -102,9 +115,9 @@ impl EventLoop<'_> {
             self.transmit(now.tick);
             self.carry_out_effects(now.tick)?;
             self.say_lines();
-            if let Some(code) = self.ending {
+            if let Some(ended) = self.ending {
                 self.leave()?;
-                return Ok(code);
+                return Ok(ended);
             }
         }
     }
@@ -155,7 +168,7 @@ impl EventLoop<'_> {
                 Report::Panicked(text) => {
                     let text = format!("a disk thread panics lane={text}");
                     self.sockets.lines.push((Level::Alarm, text));
-                    self.ending = Some(ExitCode::Damage);
+                    self.ending = Some(Ended::Exit(ExitCode::Damage));
                 }
                 Report::Over => unreachable!("threads end when the loop does"),
             }
@@ -204,6 +217,10 @@ impl EventLoop<'_> {
             Effect::Disk(request) => self.lanes.send(request)?,
             Effect::Say { level, text } => (self.say)(level, &text),
             Effect::Ready => (self.on_ready)(),
+            Effect::BeginAgain { text } => {
+                (self.say)(Level::Warn, &text);
+                self.ending = Some(Ended::Again);
+            }
             Effect::Exit { code, text } => {
                 if !text.is_empty() {
                     let level = if code == ExitCode::Ok {
@@ -213,7 +230,7 @@ impl EventLoop<'_> {
                     };
                     (self.say)(level, &text);
                 }
-                self.ending = Some(code);
+                self.ending = Some(Ended::Exit(code));
             }
         }
         Ok(())

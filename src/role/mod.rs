@@ -140,6 +140,12 @@ pub enum Effect {
     },
     /// The role answers from now on.
     Ready,
+    /// End this life of the role and begin a new one, in the same process: another incarnation,
+    /// with the disk opened anew.
+    BeginAgain {
+        /// Why, for the operator.
+        text: String,
+    },
     /// End the process.
     Exit {
         /// How.

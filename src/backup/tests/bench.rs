@@ -426,6 +426,7 @@ impl Bench {
                 }
                 Effect::Say { level, text } => self.said.push((level, text)),
                 Effect::Ready => self.ready = true,
+                Effect::BeginAgain { text } => panic!("a backup has one life: {text}"),
                 Effect::Exit { code, text } => {
                     assert!(self.exit.is_none());
                     self.exit = Some((code, text));

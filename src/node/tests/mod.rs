@@ -7,6 +7,7 @@
 
 mod backup;
 mod disk;
+mod moves;
 mod restarts;
 mod serving;
 mod sweep;
