@@ -44,6 +44,10 @@ pub const NODE_PARKED_COUNT_MAX: u32 = 4_096;
 /// one peer.
 pub const NODE_ENTRY_ASK_COUNT_MAX: u32 = 8;
 
+/// Orders of the authority that wait on a node until they can be begun: it gives out one or two
+/// at a time.
+pub const NODE_MOVE_ORDER_COUNT_MAX: u32 = 64;
+
 /// Bytes of answers on a node that wait for their commit or confirmation; above it `busy`.
 pub const NODE_ANSWER_SIZE_MAX: u64 = 64 << 20;
 
@@ -78,8 +82,20 @@ pub const NODE_COUNT_MAX: u32 = 1_024;
 /// Currencies of one user: a listing of a user stays a bounded walk.
 pub const CURRENCIES_PER_USER_MAX: u32 = 4_096;
 
-/// Different currencies on one node: the supply table stays small.
-pub const CURRENCY_COUNT_MAX: u32 = 65_536;
+/// Different currencies on one node: the sums of all of them and the worst list of slots must fit
+/// in the one block by which a log hands everything over.
+pub const CURRENCY_COUNT_MAX: u32 = 8_192;
+
+/// Accounts that a planned move takes at a time, about: its slots stand still for as long as it
+/// takes to copy and load so many.
+pub const MOVE_ACCOUNT_COUNT_GOAL: u64 = 20_000;
+
+/// Accounts that one step of a watch, a sweep or a load takes on a node that goes on serving:
+/// about a millisecond.
+pub const MOVE_STEP_ACCOUNT_COUNT_MAX: u32 = 4_096;
+
+/// Slot ranges of one move: every second slot.
+pub const MOVE_RANGE_COUNT_MAX: u32 = SLOT_COUNT / 2;
 
 /// Accounts on one node: they are numbered in 32 bits, with room for marks.
 pub const ACCOUNT_COUNT_MAX: u32 = 1 << 30;
@@ -173,6 +189,10 @@ pub const CLIENT_FRAMES_IN_FLIGHT_MAX: u32 = 1_024;
 
 /// Pause before a router sends an operation again after a not-now answer.
 pub const RETRY_MS: u64 = 5;
+
+/// Pause before a router tries an operation again that got `moving`, if no newer table came: a
+/// hand-over takes a fraction of it, and the table that ends it is told at once.
+pub const MOVING_RETRY_MS: u64 = 1_000;
 
 /// Bytes of free disk space below which a node takes no changes.
 pub const DISK_RESERVE_SIZE: u64 = 256 << 20;
@@ -414,6 +434,12 @@ const _: () = assert!(BATCH_COUNT_MAX * 96 + 64 <= FRAME_SIZE_MAX);
 const _: () = assert!(BATCH_COUNT_MAX <= BLOCK_ENTRY_COUNT_MAX);
 const _: () = assert!((BLOCK_ENTRY_COUNT_MAX as u64 + 1) * 128 + 4_096 <= SEGMENT_SIZE_MIN);
 const _: () = assert!((BLOCK_ENTRY_COUNT_MAX + 1) * 128 + 1_024 <= LINK_FRAME_SIZE_MAX);
+// A take-over of everything in one block: epoch and drop entry, an activation of every second slot,
+// the same slots in one list for each node, the sums of all currencies.
+const _: () = assert!(
+    2 + 2 * MOVE_RANGE_COUNT_MAX.div_ceil(24) + NODE_COUNT_MAX + CURRENCY_COUNT_MAX.div_ceil(2)
+        <= BLOCK_ENTRY_COUNT_MAX
+);
 const _: () = assert!(SLOT_COUNT == u16::MAX as u32 + 1);
 const _: () = assert!(FETCH_SIZE_MAX + 1_024 <= LINK_FRAME_SIZE_MAX);
 const _: () = assert!(STATUS_SIZE_MAX + 1_024 <= FRAME_SIZE_MAX);

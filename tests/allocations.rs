@@ -139,6 +139,7 @@ fn new_node() -> Node {
         address: address(NODE),
         incarnation: Incarnation::new(2).unwrap(),
         cluster: None,
+        join: None,
         id_count_max: 1 << 20,
         limits: NodeLimits {
             disk_reserve_size: 0,
@@ -276,6 +277,7 @@ impl Cluster {
             }
             Effect::Established { .. } | Effect::Pause { .. } | Effect::Resume { .. } => (),
             Effect::Close { reason, .. } => panic!("daemon {number} closes: {reason}"),
+            Effect::BeginAgain { text } => panic!("daemon {number} begins again: {text}"),
             Effect::Exit { text, .. } => panic!("daemon {number} ends: {text}"),
         }
     }

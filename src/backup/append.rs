@@ -125,7 +125,8 @@ impl Running {
         let node = stream.node;
         let full = size_max < stream.in_flight_size();
         let owner = stream.owner.expect("only an owner appends");
-        if self.authority.latest().members[&node].copy_previous != 0 {
+        let latest = self.authority.latest().members.get(&node);
+        if latest.is_some_and(|member| member.copy_previous != 0) {
             // The node kept the identity that came with the term: the one before is void.
             self.authority
                 .change_member(node, |member| member.copy_previous = 0);
@@ -143,6 +144,23 @@ impl Running {
         {
             stream.answer.appended = true;
         }
+        self.touch(log);
+    }
+
+    /// A block that the backup made itself goes to the disk like any other.
+    pub(super) fn accept_own(
+        &mut self,
+        log: LogNumber,
+        end: LogEnd,
+        block: Bytes,
+        out: &mut Outbox,
+    ) {
+        let stream = self.streams.get_mut(&log).expect("the caller has looked");
+        let size = u64::try_from(block.len()).expect("blocks are bounded");
+        if stream.accept(end, size) {
+            stream.spare = Spare::Due(Tick(0));
+        }
+        out.effect(Effect::Disk(DiskRequest::Append { log, block, end }));
         self.touch(log);
     }
 
@@ -337,6 +355,8 @@ impl Running {
         let buffer = out.buffer(asker.peer);
         Message::Confirmed(confirmed).write_for(buffer, asker.request);
         let stream = self.streams.get_mut(&log).expect("an owner has a stream");
+        let was_up = stream.beat.is_some_and(|(beat, _)| beat.phase == 1);
+        self.moves.due |= !was_up && beat.phase == 1;
         stream.beat = Some((*beat, now.tick));
         stream.retention.note_beat(beat, stream.durable.seq);
         stream.replica.note_beat(beat);

@@ -87,6 +87,7 @@ impl Running {
         self.release(peer);
         self.drop_claims(peer);
         self.audit.forget(peer);
+        self.moves.forget(peer);
         self.peers.remove(&peer);
     }
 
@@ -209,9 +210,12 @@ impl Running {
             Message::Fetch(fetch) if is_node => self.on_fetch(asker, &fetch, out),
             Message::CheckpointAsk(ask) if is_node => self.on_checkpoint_ask(asker, ask, out),
             Message::EntryAsk { place } if is_node => self.on_entry_ask(asker, place, out),
+            Message::MoveTold(told) if is_node => self.on_move_told(now, asker, &told, out),
+            Message::MoveFileAsk(ask) if is_node => self.on_move_file_ask(asker, &ask, out),
             Message::Follow if follower => self.on_follow(asker, out),
             Message::StatusAsk => self.tell_status(now, asker, out),
             Message::AuditAsk => self.on_audit_ask(asker, out),
+            Message::ClusterAsk(ask) if !is_node => self.on_cluster_ask(now, asker, &ask, out),
             Message::Ping => {
                 let pong = Message::Pong {
                     time_ms: now.wall_ms,
@@ -244,7 +248,13 @@ impl Running {
             | Message::Fetched(_)
             | Message::CheckpointPart(_)
             | Message::EntryRead(_)
-            | Message::Table(_) => {
+            | Message::Table(_)
+            | Message::ClusterAsk(_)
+            | Message::ClusterTold { .. }
+            | Message::MoveOrder(_)
+            | Message::MoveTold(_)
+            | Message::MoveFileAsk(_)
+            | Message::MoveFilePart(_) => {
                 let kind = message.kind().name();
                 let text = format!("a backup takes no {kind} from a {:?}", greeted.role);
                 self.refuse(asker, RefusalCode::Unexpected, &text, out);
@@ -287,6 +297,7 @@ impl Running {
         self.release(peer);
         self.drop_claims(peer);
         self.audit.forget(peer);
+        self.moves.forget(peer);
         out.effect(Effect::Close { peer, reason });
     }
 
@@ -298,6 +309,8 @@ impl Running {
         if let Some(log) = state.owns.take() {
             let stream = self.streams.get_mut(&log).expect("an owner has a stream");
             stream.owner = None;
+            stream.last_heard = state.heard;
+            stream.here_since = None;
             stream.begin_answers();
             self.table_changed = true;
             self.touch(log);

@@ -42,7 +42,22 @@ impl Running {
                 end,
                 digest,
                 memory_size,
-            } => self.on_replica_at(log, end, digest, memory_size, out),
+                events,
+            } => {
+                self.on_move_events(now, log, &events, out);
+                self.on_replica_at(log, end, digest, memory_size, out);
+            }
+            DiskReply::HandOverBuilt { log, block, end } => {
+                self.on_hand_over_built(log, block, end, out);
+            }
+            DiskReply::MoveFileRead {
+                ticket,
+                size,
+                offset,
+                bytes,
+                ..
+            } => self.on_move_file_read(ticket, size, offset, &bytes, out),
+            DiskReply::MoveFilesKept => self.on_images_kept(None, out),
             DiskReply::Audited { ticket, rows } => self.on_audited(now, ticket, &rows, out),
             DiskReply::Failed {
                 request,
@@ -51,7 +66,9 @@ impl Running {
             } => self.on_failed(now, &request, &fault, &text, out),
             DiskReply::FileLoaded { .. }
             | DiskReply::CheckpointLoaded { .. }
-            | DiskReply::CheckpointWritten { .. } => {
+            | DiskReply::CheckpointWritten { .. }
+            | DiskReply::MoveFileWritten { .. }
+            | DiskReply::MoveFileLoaded { .. } => {
                 let text = "the disk answers what was not asked".to_owned();
                 self.alarm_and_exit(text, out);
             }
@@ -109,13 +126,16 @@ impl Running {
             | DiskRequest::OpenLog { .. }
             | DiskRequest::CutLog { .. }
             | DiskRequest::LoadCheckpoint { .. }
-            | DiskRequest::WriteCheckpoint { .. } => {
+            | DiskRequest::WriteCheckpoint { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. } => {
                 self.alarm_and_exit(format!("the disk failed: {text}"), out);
             }
             DiskRequest::ReadBlocks { ticket, .. }
             | DiskRequest::Scrub { ticket, .. }
             | DiskRequest::ReadEntry { ticket, .. }
-            | DiskRequest::ReadCheckpoint { ticket, .. } => {
+            | DiskRequest::ReadCheckpoint { ticket, .. }
+            | DiskRequest::ReadMoveFile { ticket, .. } => {
                 self.on_read_failed(*ticket, fault, text, out);
             }
             DiskRequest::PrepareSegment { log } => {
@@ -140,7 +160,11 @@ impl Running {
                 self.disk.free_size = Some(0);
                 self.become_ready(now, out);
             }
-            DiskRequest::AdvanceReplica { log, .. } => self.on_replica_failed(*log, text, out),
+            DiskRequest::AdvanceReplica { log, .. } => {
+                self.on_replica_failed(*log, fault, text, out);
+            }
+            DiskRequest::BuildHandOver { log, .. } => self.on_hand_over_failed(*log, text, out),
+            DiskRequest::KeepMoveFiles { .. } => self.on_images_kept(Some(text), out),
             DiskRequest::Audit { ticket, .. } => self.on_audit_failed(*ticket, text, out),
         }
     }
@@ -180,6 +204,8 @@ impl Running {
 fn background_level(fault: &DiskFault) -> Level {
     match fault {
         DiskFault::Damage => Level::Alarm,
-        DiskFault::Poisoned | DiskFault::NoSpace | DiskFault::Other => Level::Warn,
+        DiskFault::Poisoned | DiskFault::NoSpace | DiskFault::NoMoveFile(_) | DiskFault::Other => {
+            Level::Warn
+        }
     }
 }

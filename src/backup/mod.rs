@@ -4,7 +4,8 @@
 //!
 //! A pure core: told what happened, says what is to be done. Reading order: `options`, `start`
 //! (until everything is open), `connections`, `register` (the fence and the grant), `append` and
-//! `stream` (blocks in, acknowledgements out), `serve`, `upkeep`, `status`, `authority`. It never
+//! `stream` (blocks in, acknowledgements out), `serve`, `upkeep`, `status`, `authority`, `moves`
+//! (slots on their way, nodes that come and go, take-over). It never
 //! executes an operation: what entries mean is the ledger's business, on the disk's side.
 
 mod append;
@@ -12,6 +13,7 @@ mod audit;
 mod authority;
 mod connections;
 mod disk;
+mod moves;
 mod options;
 mod register;
 mod serve;
@@ -32,6 +34,7 @@ use crate::role::{Effect, ExitCode, Input, Level, Outbox, PeerId, Role};
 use audit::AuditDesk;
 use authority::{Authority, ChangeNumber, TableParts};
 use connections::Peer;
+use moves::Moves;
 pub use options::{
     BackupLimits, BackupOptions, NODE_WEIGHT_MAX, NewCluster, NewClusterError, NewNode,
 };
@@ -85,6 +88,7 @@ struct Running {
     touched: BTreeSet<LogNumber>,
     reads: Reads,
     audit: AuditDesk,
+    moves: Moves,
     table: TableParts,
     /// Something that the table shows may have changed.
     table_changed: bool,
@@ -175,10 +179,10 @@ impl Role for Backup {
 impl Running {
     fn new(options: BackupOptions, record: authority::Record, now: Now) -> Self {
         let streams = record
-            .members
-            .iter()
+            .logs()
             .map(|(node, member)| {
-                let stream = Stream::new(member.log, *node, record.segment_size);
+                let mut stream = Stream::new(member.log, node, record.segment_size);
+                stream.retired = record.retired.contains_key(&member.log);
                 (member.log, stream)
             })
             .collect();
@@ -193,6 +197,7 @@ impl Running {
             touched: BTreeSet::new(),
             reads: Reads::default(),
             audit: AuditDesk::default(),
+            moves: Moves::default(),
             table: TableParts::default(),
             table_changed: true,
             table_untold: false,
@@ -232,12 +237,15 @@ impl Running {
         let touched = std::mem::take(&mut self.touched);
         for log in touched {
             self.answer_owner(now, log, out);
+            self.advance_taking(now, log, out);
             self.advance_fence(now, log, out);
             self.look_after(now, log, out);
         }
+        self.advance_moves(now, out);
         self.begin_audit(out);
         self.save_authority(now, out);
         self.tell_table(out);
+        self.tell_moves(out);
         if self.stage == Stage::Stopping {
             self.try_to_end(out);
         }
@@ -246,7 +254,11 @@ impl Running {
     }
 
     fn deadline(&self) -> Option<Tick> {
-        (self.stage != Stage::Ended).then_some(self.upkeep_due)
+        let due = self
+            .moves
+            .deadline()
+            .map_or(self.upkeep_due, |due| due.min(self.upkeep_due));
+        (self.stage != Stage::Ended).then_some(due)
     }
 
     /// Silence counts only while the backup is awake and reading: after a pause of its own loop
@@ -256,6 +268,9 @@ impl Running {
         if paused {
             for peer in self.peers.values_mut() {
                 peer.heard = now.tick;
+            }
+            for stream in self.streams.values_mut() {
+                stream.last_heard = now.tick;
             }
         }
         self.turn = now.tick;
@@ -292,11 +307,12 @@ impl Running {
     fn check_invariants(&self) {
         for (log, stream) in &self.streams {
             stream.check_invariants();
-            let member = &self.authority.record().members[&stream.node];
-            assert!(member.log == *log, "(5)");
-            // (5) Every stream is a member's, and no block is of a term that was not granted.
+            // (5) Every stream is of a log of the record, and no block of a term not granted.
+            let member = self.authority.record().log(*log).expect("(5)");
             assert!(stream.accepted.term <= member.term, "(5)");
             if let Some(owner) = &stream.owner {
+                // (12) Nobody appends to a log that is taken over or retired.
+                assert!(stream.taking.is_none() && !stream.retired, "(12)");
                 // (6) The owner is connected, registered for this log, and has its durable term.
                 let peer = self.peers.get(&owner.peer).expect("(6)");
                 assert!(peer.owns == Some(*log), "(6)");
@@ -319,13 +335,17 @@ impl Running {
         }
         // (10) Log numbers are below the next one to be given.
         let record = self.authority.latest();
-        for member in record.members.values() {
+        for (_, member) in record.logs() {
             assert!(u32::from(member.log.get()) < record.log_next, "(10)");
         }
         // (11) Nobody was told of a term that is not durable.
         let durable = self.authority.record();
-        for (node, member) in &record.members {
-            assert!(durable.members[node].term <= member.term, "(11)");
+        for (_, member) in durable.logs() {
+            let latest = record.log(member.log).expect("(11)");
+            assert!(member.term <= latest.term, "(11)");
         }
+        // (13) What was told of a move is recorded: no number is above the durable record's.
+        assert!(durable.moves.next <= record.moves.next, "(13)");
+        assert!(durable.ring_epoch() <= record.ring_epoch(), "(13)");
     }
 }

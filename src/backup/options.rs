@@ -66,6 +66,18 @@ pub struct BackupLimits {
     pub audit_asker_count_max: u32,
     /// Silence of a node after which it counts as away, in milliseconds.
     pub silence_ms_max: u64,
+    /// Silence of a node after which the others take over its slots, in milliseconds; 0 = never.
+    pub take_over_after_ms: u64,
+    /// The same for a node that was not there since the backup's start, if that is longer.
+    pub start_grace_ms: u64,
+    /// How long a node whose slots were taken over must be back before it gets slots again.
+    pub refill_after_ms: u64,
+    /// Rest of a node between two planned moves of its slots, in milliseconds.
+    pub move_pause_ms: u64,
+    /// Accounts that a planned move takes at a time, about.
+    pub move_account_count_goal: u64,
+    /// Accounts of one node at most: moves that would give it more are not begun.
+    pub node_account_count_max: u64,
     /// Interval of measuring the free disk space, and of trying again what failed for lack of it.
     pub free_space_ms: u64,
 }
@@ -79,6 +91,14 @@ impl BackupLimits {
         peer_read_count_max: 16,
         audit_asker_count_max: 64,
         silence_ms_max: limits::LINK_SILENCE_MS_MAX,
+        take_over_after_ms: limits::LINK_SILENCE_MS_MAX,
+        // A host that starts anew brings its daemons up one after the other.
+        start_grace_ms: 10_000,
+        // One that comes and goes is not to carry slots to and fro.
+        refill_after_ms: 10_000,
+        move_pause_ms: 50,
+        move_account_count_goal: limits::MOVE_ACCOUNT_COUNT_GOAL,
+        node_account_count_max: limits::ACCOUNT_COUNT_MAX as u64,
         free_space_ms: 1_000,
     };
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
-use super::authority::Shown;
+use super::authority::{MemberRecord, Shown};
 use super::connections::{Asker, Greeted};
 use super::stream::Stream;
 use super::{Running, Stage};
@@ -54,11 +54,26 @@ pub(super) enum Fence {
     },
 }
 
+impl Claim {
+    pub(super) fn new(asker: Asker, incarnation: Incarnation, register: &Register<'_>) -> Self {
+        Self {
+            asker,
+            incarnation,
+            shown: shown(register),
+            address: register.address,
+        }
+    }
+
+    pub(super) const fn peer(&self) -> PeerId {
+        self.asker.peer
+    }
+}
+
 /// Why a registration is not accepted.
-type Refusal = (RefusalCode, String);
+pub(super) type Refusal = (RefusalCode, String);
 
 impl Fence {
-    #[cfg(debug_assertions)]
+    /// Does nobody wait for the log?
     pub(super) const fn is_open(&self) -> bool {
         matches!(self, Self::Open)
     }
@@ -110,6 +125,12 @@ impl Running {
         out: &mut Outbox,
     ) {
         let node = register.node;
+        if let Some(weight) = register.join
+            && !self.authority.record().members.contains_key(&node)
+        {
+            self.on_join(asker, greeted, register, weight, out);
+            return;
+        }
         let log = match self.test_registration(now, asker, greeted, register) {
             Ok(log) => log,
             Err((code, text)) => {
@@ -118,12 +139,8 @@ impl Running {
                 return;
             }
         };
-        let claim = Claim {
-            asker,
-            incarnation: greeted.incarnation,
-            shown: shown(register),
-            address: register.address,
-        };
+        let claim = Claim::new(asker, greeted.incarnation, register);
+        self.stop_taking(log, out);
         let stream = &self.streams[&log];
         let older = [
             stream.owner.map(|owner| owner.peer),
@@ -167,7 +184,9 @@ impl Running {
             return refusal(RefusalCode::NotAMember, "the cluster has no such node");
         };
         // What is not durable yet but will be binds already where it only refuses.
-        let latest = &self.authority.latest().members[&register.node];
+        let Some(latest) = self.authority.latest().members.get(&register.node) else {
+            return refusal(RefusalCode::NotAMember, "the node is being removed");
+        };
         let stream = &self.streams[&member.log];
         let pending = stream.fence.claim();
         if pending.is_some_and(|claim| claim.asker.peer == asker.peer)
@@ -184,9 +203,8 @@ impl Running {
         {
             return Err((RefusalCode::BackupOlder, text));
         }
-        if member.was_replaced(greeted.incarnation) {
-            let text = format!("term {} went to another incarnation", member.term);
-            return Err((RefusalCode::Fenced, text));
+        if let Some(refusal) = replaced(member, greeted.incarnation) {
+            return Err(refusal);
         }
         let shown = shown(register);
         let same_life = member.incarnation == Some(greeted.incarnation);
@@ -204,7 +222,12 @@ impl Running {
     }
 
     /// Has the node seen what this backup does not have?
-    fn test_age(&self, register: &Register<'_>, term: Term, durable: &LogEnd) -> Option<String> {
+    pub(super) fn test_age(
+        &self,
+        register: &Register<'_>,
+        term: Term,
+        durable: &LogEnd,
+    ) -> Option<String> {
         let record = self.authority.record();
         if record.generation < register.generation {
             return Some(format!(
@@ -256,7 +279,13 @@ impl Running {
         Ok(())
     }
 
-    fn say_refusal(&mut self, node: NodeId, code: RefusalCode, text: &str, out: &mut Outbox) {
+    pub(super) fn say_refusal(
+        &mut self,
+        node: NodeId,
+        code: RefusalCode,
+        text: &str,
+        out: &mut Outbox,
+    ) {
         let grave = matches!(code, RefusalCode::BackupOlder | RefusalCode::Diverged);
         let level = if grave { Level::Alarm } else { Level::Warn };
         let text = format!("node {node} is refused, {}: {text}", code.name());
@@ -282,10 +311,18 @@ impl Running {
         let Fence::Waiting(claim) = stream.fence else {
             return;
         };
-        if !stream.is_quiet() {
+        // Who comes while the log is taken over finds in it that it was.
+        if !stream.is_quiet() || stream.taking.is_some() {
             return;
         }
         assert!(stream.owner.is_none(), "the one before was released");
+        let member = &record.members[&stream.node];
+        if let Some((code, text)) = replaced(member, claim.incarnation) {
+            // It was not replaced yet when it asked.
+            stream.fence = Fence::Open;
+            self.refuse(claim.asker, code, &text, out);
+            return;
+        }
         if !stream.exists() {
             stream.fence = Fence::Creating(claim);
             out.effect(Effect::Disk(DiskRequest::CreateLog {
@@ -356,6 +393,7 @@ impl Running {
     pub(super) fn on_authority_saved(&mut self, now: Now, out: &mut Outbox) {
         self.authority.saved();
         self.table_changed = true;
+        self.moves_saved(now, out);
         let through = self.authority.durable_through();
         while let Some((number, log)) = self.grants.front().copied() {
             if through < number {
@@ -389,6 +427,8 @@ impl Running {
             term: member.term,
         });
         stream.beat = None;
+        stream.was_here = true;
+        stream.here_since = Some(now.tick);
         stream.begin_answers();
         stream.replica.forget_probe();
         stream.retention.forget_claim();
@@ -416,13 +456,27 @@ impl Running {
         let state = self.peers.get_mut(&peer).expect("claims of the gone lapse");
         state.owns = Some(log);
         self.table_changed = true;
+        self.moves.due = true;
         self.touch(log);
         self.say(Level::Info, text, out);
     }
 }
 
+/// Did the term of this incarnation go to somebody else?
+fn replaced(member: &MemberRecord, incarnation: Incarnation) -> Option<Refusal> {
+    if !member.was_replaced(incarnation) {
+        return None;
+    }
+    if member.was_taken_from(incarnation) {
+        let text = "the log was taken over, its slots have other owners".to_owned();
+        return Some((RefusalCode::TakenOver, text));
+    }
+    let text = format!("term {} went to another incarnation", member.term);
+    Some((RefusalCode::Fenced, text))
+}
+
 /// What a registration shows of the node's folder.
-fn shown(register: &Register<'_>) -> Shown {
+pub(super) fn shown(register: &Register<'_>) -> Shown {
     match (register.log, register.copy) {
         (None, 0) => Shown::Empty,
         (Some(log), copy) => Shown::Copy { log, copy },

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::Running;
 use super::connections::Asker;
 use crate::limits;
-use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place, to_u64};
+use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, MoveNumber, Place, to_u64};
 use crate::protocol::{
     CheckpointPart, EntryRead, Fetch, Fetched, MemberState, Members, Message, RefusalCode,
     SlotRuns, Table,
@@ -26,6 +26,8 @@ pub(super) enum ReadFor {
     Checkpoint { asker: Asker, log: LogNumber },
     /// A peer wants an entry.
     Entry { asker: Asker, place: Place },
+    /// A peer wants a piece of an image.
+    MoveFile { asker: Asker, image: MoveNumber },
     /// Is a block that was sent again equal to the one here?
     Proof {
         log: LogNumber,
@@ -72,7 +74,8 @@ impl ReadFor {
         match self {
             Self::Blocks { asker, .. }
             | Self::Checkpoint { asker, .. }
-            | Self::Entry { asker, .. } => Some(*asker),
+            | Self::Entry { asker, .. }
+            | Self::MoveFile { asker, .. } => Some(*asker),
             Self::Proof { .. } | Self::Age { .. } | Self::Scrub { .. } => None,
         }
     }
@@ -166,7 +169,12 @@ impl Running {
     }
 
     /// Counts a read for its peer; `None`: that peer asks for too much, and is told so.
-    fn begin_read(&mut self, asker: Asker, purpose: ReadFor, out: &mut Outbox) -> Option<u64> {
+    pub(super) fn begin_read(
+        &mut self,
+        asker: Asker,
+        purpose: ReadFor,
+        out: &mut Outbox,
+    ) -> Option<u64> {
         let max = self.options.limits.peer_read_count_max;
         let peer = self.peers.get_mut(&asker.peer)?;
         if !peer.is_established() {
@@ -182,7 +190,7 @@ impl Running {
     }
 
     /// The peer that a read was for, if it is still there to be answered.
-    fn end_read(&mut self, asker: Asker) -> bool {
+    pub(super) fn end_read(&mut self, asker: Asker) -> bool {
         let Some(peer) = self.peers.get_mut(&asker.peer) else {
             return false;
         };
@@ -215,7 +223,12 @@ impl Running {
                     stream.scrub.verified(offset, to_u64(blocks.len()));
                 }
             }
-            Some(ReadFor::Blocks { .. } | ReadFor::Checkpoint { .. } | ReadFor::Entry { .. })
+            Some(
+                ReadFor::Blocks { .. }
+                | ReadFor::Checkpoint { .. }
+                | ReadFor::Entry { .. }
+                | ReadFor::MoveFile { .. },
+            )
             | None => (),
         }
     }
@@ -276,7 +289,8 @@ impl Running {
             Some(
                 ReadFor::Blocks { asker, .. }
                 | ReadFor::Checkpoint { asker, .. }
-                | ReadFor::Entry { asker, .. },
+                | ReadFor::Entry { asker, .. }
+                | ReadFor::MoveFile { asker, .. },
             ) if self.end_read(asker) => {
                 self.refuse(asker, RefusalCode::NotReady, text, out);
             }
@@ -295,7 +309,8 @@ impl Running {
                 ReadFor::Blocks { .. }
                 | ReadFor::Checkpoint { .. }
                 | ReadFor::Entry { .. }
-                | ReadFor::Scrub { .. },
+                | ReadFor::Scrub { .. }
+                | ReadFor::MoveFile { .. },
             )
             | None => (),
         }

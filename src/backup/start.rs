@@ -133,7 +133,12 @@ impl Start {
             | DiskReply::CheckpointWritten { .. }
             | DiskReply::FreeSpace { .. }
             | DiskReply::ReplicaAt { .. }
-            | DiskReply::Audited { .. } => {
+            | DiskReply::Audited { .. }
+            | DiskReply::HandOverBuilt { .. }
+            | DiskReply::MoveFileRead { .. }
+            | DiskReply::MoveFileWritten { .. }
+            | DiskReply::MoveFileLoaded { .. }
+            | DiskReply::MoveFilesKept => {
                 end(ExitCode::Damage, "the disk answers what was not asked", out)
             }
         }
@@ -305,7 +310,7 @@ impl Running {
         out: &mut Outbox,
     ) {
         let record = self.authority.record();
-        let Some((_, member)) = record.member_of(log) else {
+        let Some(member) = record.log(log) else {
             return;
         };
         let Some(report) = report else {
@@ -368,6 +373,10 @@ impl Running {
         }
         self.stage = Stage::Serving;
         self.turn = now.tick;
+        for stream in self.streams.values_mut() {
+            stream.last_heard = now.tick;
+        }
+        self.resume_moves();
         let record = self.authority.record();
         let text = format!(
             "serving cluster {}: {} logs, generation {}, ring epoch {}",

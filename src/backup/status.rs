@@ -8,7 +8,8 @@
 //! cluster             its id, as a UUID
 //! generation, ring_epoch
 //! stage               opening | serving | stopping
-//! healthy             every node is present and serving, nothing is wrong here
+//! healthy             every node that owns slots serves them, no take-over is open, nothing is
+//!                     wrong here
 //! uptime_ms, clock_ms, address, incarnation
 //! disk_free_size      0 while something does not fit
 //! disk_exhausted      something did not fit
@@ -16,12 +17,25 @@
 //! alarms, digest_matches, digest_mismatches, damaged_reads      counted since the start
 //! followers, connections
 //! last_audit          null | { time_ms, currencies, differing }
+//! moves               { paused, slots_to_move, images, stuck, moves, moves_left_out, take_overs }:
+//!   slots_to_move     by the rule, and not under way
+//!   images            that are kept for a replay
+//!   stuck             null | why lost nodes are not taken over
+//!   moves             one object each, by number: number, image (the move it was cut for),
+//!                     source, target, cause (planned | take-over), state (ordered | handed |
+//!                     flipped), since_ms, slots, accounts, waits_for
+//!   take_overs        the newest: node, log, detected_ms, silent_ms, slots, accounts, and from
+//!                     the detection on handed_after_ms, first_serving_after_ms,
+//!                     last_serving_after_ms (null until then)
+//! retired_logs        logs of nodes that were removed
 //! nodes               one object each, by number:
 //!   node, log, weight, term, address
 //!   state             present | away
 //!   phase             null | starting | serving | draining
 //!   diverged          two histories of its log differ: an operator must decide
 //!   slots             owned
+//!   draining          it gives its slots to the others
+//!   emptied           its slots were taken over: it gets some again after a quiet time
 //!   end_seq, end_size durable here: last block, bytes of log since its beginning
 //!   first_size        bytes of log since its beginning that are no longer kept
 //!   lag               blocks that the node applied and that are not durable here
@@ -134,17 +148,21 @@ impl Running {
             "followers": followers.count(),
             "connections": self.peers.len(),
             "last_audit": last_audit,
+            "moves": self.moves_json(now),
+            "retired_logs": record.retired.keys().map(|log| log.get()).collect::<Vec<_>>(),
         });
         head.as_object().cloned().unwrap_or_default()
     }
 
+    /// Every node that owns slots serves them, and nothing is wrong here.
     fn is_healthy(&self) -> bool {
-        let members = &self.authority.latest().members;
+        let record = self.authority.latest();
         let fine = |stream: &Stream| {
-            stream.state == MemberState::Present
-                && stream.beat.is_some_and(|(beat, _)| beat.phase == 1)
-                && stream.replica.fault.is_none()
-                && !members[&stream.node].diverged
+            let owns = !stream.retired && record.table.ranges_of(stream.node).next().is_some();
+            let serves = stream.state == MemberState::Present
+                && stream.beat.is_some_and(|(beat, _)| beat.phase == 1);
+            let diverged = record.log(stream.log).is_some_and(|member| member.diverged);
+            (serves || !owns) && stream.replica.fault.is_none() && !diverged
         };
         let audited = self.audit.last.is_none_or(|note| note.differing_count == 0);
         self.stage == Stage::Serving
@@ -152,6 +170,7 @@ impl Running {
             && audited
             && self.counters.digest_mismatches == 0
             && self.counters.damaged_reads == 0
+            && self.moves_are_healthy()
             && self.streams.values().all(fine)
     }
 
@@ -184,8 +203,10 @@ impl Running {
                 1 => "serving",
                 _ => "draining",
             }),
-            "diverged": self.authority.latest().members[&node].diverged,
+            "diverged": self.authority.latest().members.get(&node).map(|member| member.diverged),
             "slots": slot_count,
+            "draining": member.draining,
+            "emptied": member.emptied,
             "end_seq": stream.durable.seq.0,
             "end_size": stream.durable.offset,
             "first_size": stream.first_offset,

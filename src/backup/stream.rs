@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::moves::Taking;
 use super::register::{Fence, Owner};
 use super::upkeep::{Replica, Retention, Spare};
 use crate::clock::Tick;
@@ -66,6 +67,16 @@ pub(super) struct Stream {
     pub(super) owner: Option<Owner>,
     /// A registration that waits.
     pub(super) fence: Fence,
+    /// The backup takes the log over.
+    pub(super) taking: Option<Taking>,
+    /// Its node is no member any more: nobody appends, what is here still counts.
+    pub(super) retired: bool,
+    /// Its node had the log since the backup serves.
+    pub(super) was_here: bool,
+    /// Since when the node has the log without a break.
+    pub(super) here_since: Option<Tick>,
+    /// When the node was last heard, while it does not have the log.
+    pub(super) last_heard: Tick,
     /// How the member stands, as told to those who follow.
     pub(super) state: MemberState,
     /// The node's figures, and when they came.
@@ -130,6 +141,11 @@ impl Stream {
             terms: Vec::new(),
             owner: None,
             fence: Fence::Open,
+            taking: None,
+            retired: false,
+            was_here: false,
+            here_since: None,
+            last_heard: Tick(0),
             state: MemberState::Away,
             beat: None,
             checkpoint: None,

@@ -5,6 +5,7 @@
 //! fails otherwise is told to the operator and tried again after a while. Nothing here stops an
 //! acknowledgement.
 
+use super::authority::MoveState;
 use super::connections::Asker;
 use super::serve::ReadFor;
 use super::stream::Stream;
@@ -45,6 +46,8 @@ pub(super) struct Replica {
     pub(super) proved: Seq,
     /// It could not go on, in words.
     pub(super) fault: Option<String>,
+    /// When it is tried again; `None`: not before a restart.
+    again: Option<Tick>,
     asked: bool,
     probe: Option<(Seq, u128)>,
 }
@@ -68,6 +71,11 @@ pub(super) struct Retention {
 }
 
 impl Replica {
+    /// Does it stand for exactly this end of the log?
+    pub(super) fn stands_at(&self, end: &LogEnd) -> bool {
+        self.end == *end && !self.asked && self.fault.is_none()
+    }
+
     /// The digest of what was said of another life of the node proves nothing.
     pub(super) const fn forget_probe(&mut self) {
         self.probe = None;
@@ -113,16 +121,17 @@ impl Retention {
 
 impl Stream {
     /// Bytes of log that a restart would have to read behind the checkpoint.
+    /// Only what the replica has passed counts: a checkpoint may not go beyond it.
     fn tail_size(&self) -> u64 {
         let from = self
             .checkpoint
             .map_or(self.first_offset, |checkpoint| checkpoint.end.offset);
-        self.durable.offset.saturating_sub(from)
+        self.replica.end.offset.saturating_sub(from)
     }
 
     /// Is the node up? While it starts it may be copying the checkpoint and what lies behind.
     fn node_is_up(&self) -> bool {
-        self.beat.is_some_and(|(beat, _)| beat.phase != 0)
+        self.retired || self.beat.is_some_and(|(beat, _)| beat.phase != 0)
     }
 
     fn checkpoint_is_due(&self, now: Tick) -> bool {
@@ -147,9 +156,10 @@ impl Stream {
     }
 
     /// How far the replica is to go now: to where digests can be compared, else to the end.
-    fn replica_target(&self) -> Option<LogEnd> {
+    fn replica_target(&self, now: Tick) -> Option<LogEnd> {
         let replica = &self.replica;
-        if replica.asked || replica.fault.is_some() || self.durable.seq <= replica.end.seq {
+        let faulty = replica.fault.is_some() && replica.again.is_none_or(|again| now < again);
+        if replica.asked || faulty || self.durable.seq <= replica.end.seq {
             return None;
         }
         let probe = replica
@@ -163,6 +173,7 @@ impl Stream {
 impl Running {
     /// What is due from time to time, for everybody.
     pub(super) fn look_after_all(&mut self, now: Now, out: &mut Outbox) {
+        self.moves.due = true;
         let silence_ms_max = self.options.limits.silence_ms_max;
         let mut fell_silent = Vec::new();
         for stream in self.streams.values() {
@@ -209,6 +220,7 @@ impl Running {
     /// Begins whatever is due for one log.
     pub(super) fn look_after(&mut self, now: Now, log: LogNumber, out: &mut Outbox) {
         let ring_key = self.authority.record().ring_key;
+        let may_fold = !self.leaves_ordered(log);
         let Some(stream) = self.streams.get_mut(&log) else {
             return;
         };
@@ -226,7 +238,12 @@ impl Running {
             stream.spare = Spare::Asked;
             out.effect(Effect::Disk(DiskRequest::PrepareSegment { log }));
         }
-        if let Some(through) = stream.replica_target() {
+        if stream.retired {
+            // Nobody remembers ids for it any more.
+            let forgotten_ms = now.wall_ms.saturating_sub(limits::ID_WINDOW_MS);
+            stream.retention.horizon_ms = stream.retention.horizon_ms.max(forgotten_ms);
+        }
+        if let Some(through) = stream.replica_target(now.tick) {
             stream.replica.asked = true;
             out.effect(Effect::Disk(DiskRequest::AdvanceReplica {
                 log,
@@ -234,9 +251,9 @@ impl Running {
                 ring_key,
             }));
         }
-        if stream.checkpoint_is_due(now.tick) {
+        if may_fold && stream.checkpoint_is_due(now.tick) {
             stream.retention.making = true;
-            let through = stream.durable;
+            let through = stream.replica.end;
             out.effect(Effect::Disk(DiskRequest::MakeCheckpoint {
                 log,
                 through,
@@ -287,6 +304,13 @@ impl Running {
             let text = format!("an old segment of log {log} does not verify: {text}");
             self.say(Level::Alarm, text, out);
         }
+    }
+
+    /// Is a hand-over of this log ordered and not recorded as done? A checkpoint beyond it would
+    /// hide from a restarted backup what the image holds.
+    fn leaves_ordered(&self, log: LogNumber) -> bool {
+        let mut moves = self.authority.record().moves.from_log(log);
+        moves.any(|(_, moving)| moving.state == MoveState::Ordered)
     }
 
     /// Retires the oldest segment once the node has forgotten every id in it.
@@ -387,16 +411,27 @@ impl Running {
         out: &mut Outbox,
     ) {
         let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
+        let mut made = None;
         let Some(stream) = self.streams.get_mut(&log) else {
             return;
         };
         stream.retention.making = false;
         match info {
-            Some(info) => stream.checkpoint = Some(info),
+            Some(info) => {
+                if stream.checkpoint == Some(info) {
+                    // It ends below an adoption that is not settled yet.
+                    stream.retention.make_due = again;
+                }
+                stream.checkpoint = Some(info);
+                made = Some(info.end.seq);
+            }
             None => stream.retention.make_due = again,
         }
         for (asker, ask) in std::mem::take(&mut stream.retention.held) {
             self.read_checkpoint(asker, ask, out);
+        }
+        if let Some(seq) = made {
+            self.note_checkpoint(log, seq);
         }
         self.touch(log);
     }
@@ -412,6 +447,8 @@ impl Running {
         if let Some(stream) = self.streams.get_mut(&log) {
             let replica = &mut stream.replica;
             replica.asked = false;
+            replica.fault = None;
+            replica.again = None;
             replica.end = end;
             replica.digest = digest;
             replica.memory_size = memory_size;
@@ -420,11 +457,24 @@ impl Running {
         }
     }
 
-    /// The replica could not go on: what it holds of this log proves nothing any more.
-    pub(super) fn on_replica_failed(&mut self, log: LogNumber, text: &str, out: &mut Outbox) {
+    /// The replica could not go on: what it holds of this log proves nothing any more. Where room
+    /// was lacking it is tried again.
+    pub(super) fn on_replica_failed(
+        &mut self,
+        log: LogNumber,
+        fault: &DiskFault,
+        text: &str,
+        out: &mut Outbox,
+    ) {
+        let again = self.turn.plus_ms(self.options.limits.free_space_ms);
         if let Some(stream) = self.streams.get_mut(&log) {
+            let known = stream.replica.fault.as_deref() == Some(text);
             stream.replica.asked = false;
             stream.replica.fault = Some(text.to_owned());
+            stream.replica.again = (*fault == DiskFault::NoSpace).then_some(again);
+            if known {
+                return;
+            }
             let text = format!("the replica of log {log} cannot go on: {text}");
             self.say(Level::Alarm, text, out);
         }

@@ -286,9 +286,9 @@ fn run_one<W: Work>(clock: Clock, mut driver: Driver<'_, W>) -> Result<(W, u64),
         }),
         on_ready: Box::new(|| ()),
     };
-    let code = net::run_precise(&mut driver, setup);
+    let ended = net::run_precise(&mut driver, setup);
     match fault {
-        Some(text) if code == ExitCode::Damage => Err(BenchError::System(text)),
+        Some(text) if ended == net::Ended::Exit(ExitCode::Damage) => Err(BenchError::System(text)),
         Some(_) | None => driver.finish(),
     }
 }

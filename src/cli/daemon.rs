@@ -15,7 +15,7 @@ use crate::disk::{self, DiskOptions};
 use crate::front::{self, Front, FrontLimits, FrontOptions, Roles, Strategy};
 use crate::limits;
 use crate::model::{ClusterId, Incarnation, NodeId};
-use crate::net::{self, Listener, ListenerKind, Setup, Signals};
+use crate::net::{self, Ended, Listener, ListenerKind, Setup, Signals, StopMark};
 use crate::node::{Node, NodeLimits, NodeOptions};
 use crate::role::{ExitCode, Lanes, Level, MemoryPlan, Role};
 
@@ -87,6 +87,12 @@ pub(super) struct NodeFlags {
     /// The folder of its log. Created if it is not there.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    /// Become a member of the cluster if this id is none yet, and take a share of its slots.
+    #[arg(long)]
+    join: bool,
+    /// With --join: the share, as a multiple of an ordinary node's.
+    #[arg(long, default_value_t = 1, requires = "join", value_parser = parse_weight)]
+    weight: u32,
     /// Operation ids that are remembered at most (16 bytes each).
     #[arg(long, default_value_t = limits::ID_COUNT_DEFAULT)]
     ids_max: u64,
@@ -113,6 +119,24 @@ pub(super) struct BackupFlags {
     /// Bytes of a segment of the new cluster's logs: a power of two, 2 MiB to 1 GiB.
     #[arg(long, default_value_t = limits::SEGMENT_SIZE_DEFAULT, value_parser = parse_segment_size)]
     segment_size: u64,
+    /// Silence of a node after which the others take over its slots, in milliseconds; 0 = never.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.take_over_after_ms, value_name = "MS")]
+    take_over_after_ms: u64,
+    /// The same for a node that was not there since the backup's start, if that is longer.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.start_grace_ms, value_name = "MS")]
+    start_grace_ms: u64,
+    /// How long a node that was taken over must be back before it gets slots again.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.refill_after_ms, value_name = "MS")]
+    refill_after_ms: u64,
+    /// Rest of a node between two planned moves of its slots.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.move_pause_ms, value_name = "MS")]
+    move_pause_ms: u64,
+    /// Accounts that a planned move takes at a time, about: its slots stand still meanwhile.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.move_account_count_goal)]
+    move_accounts: u64,
+    /// Accounts that one node may have: moves that would give it more are not begun.
+    #[arg(long, default_value_t = BackupLimits::STANDARD.node_account_count_max)]
+    node_accounts_max: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -137,17 +161,22 @@ fn parse_advertised(text: &str) -> Result<SocketAddr, String> {
 
 fn parse_new_node(text: &str) -> Result<NewNode, String> {
     let (node, weight) = text.split_once(':').unwrap_or((text, "1"));
-    let weight = weight
-        .parse()
-        .map_err(|error: std::num::ParseIntError| error.to_string())?;
-    if !(1..=32).contains(&weight) {
-        return Err("weights go from 1 to 32".to_owned());
-    }
     Ok(NewNode {
         node: parse_node(node)?,
-        weight,
+        weight: parse_weight(weight)?,
         keys: Vec::new(),
     })
+}
+
+fn parse_weight(text: &str) -> Result<u32, String> {
+    let weight = text
+        .parse()
+        .map_err(|error: std::num::ParseIntError| error.to_string())?;
+    if (1..=32).contains(&weight) {
+        Ok(weight)
+    } else {
+        Err("weights go from 1 to 32".to_owned())
+    }
 }
 
 fn parse_segment_size(text: &str) -> Result<u64, String> {
@@ -186,7 +215,7 @@ pub(super) fn front(flags: &FrontFlags) -> Result<ExitCode, Failure> {
         limits,
     });
     let plan = front::memory_plan(&limits);
-    Ok(run(&mut front, "front", listener, None, &plan))
+    run(&mut front, "front", listener, None, &plan)
 }
 
 fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
@@ -204,20 +233,36 @@ fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
 
 pub(super) fn node(flags: &NodeFlags) -> Result<ExitCode, Failure> {
     let listener = bind(flags.listen, ListenerKind::Cluster, &flags.common)?;
-    let disk = open_disk(&flags.data_dir, disk::FolderKind::Node)?;
-    let options = NodeOptions {
-        id: flags.id,
-        backup: flags.backup,
-        address: flags.advertise.unwrap_or(listener.local_addr()),
-        incarnation: incarnation()?,
-        cluster: None,
-        id_count_max: flags.ids_max,
-        limits: NodeLimits::default(),
-    };
-    let plan = options.memory_plan();
-    let mut node = Node::new(options);
-    let name = format!("node {}", flags.id);
-    Ok(run(&mut node, &name, listener, Some(disk), &plan))
+    let mark = StopMark::new()?;
+    // A node whose log was taken over begins a new life, with nothing of the last one.
+    loop {
+        let disk = open_disk(&flags.data_dir, disk::FolderKind::Node)?;
+        let options = NodeOptions {
+            id: flags.id,
+            backup: flags.backup,
+            address: flags.advertise.unwrap_or(listener.local_addr()),
+            incarnation: incarnation()?,
+            cluster: None,
+            join: flags.join.then_some(flags.weight),
+            id_count_max: flags.ids_max,
+            limits: NodeLimits::default(),
+        };
+        let plan = options.memory_plan();
+        let mut node = Node::new(options);
+        let name = format!("node {}", flags.id);
+        let setup = setup(&name, listener.try_clone()?, Some(disk), &plan);
+        let ended = net::run(
+            &mut node,
+            Setup {
+                signals: Signals::Since(mark.clone()),
+                ..setup
+            },
+        );
+        match ended {
+            Ended::Exit(code) => return Ok(code),
+            Ended::Again => (),
+        }
+    }
 }
 
 pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
@@ -237,11 +282,19 @@ pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
         create,
         address: listener.local_addr(),
         incarnation: incarnation()?,
-        limits: BackupLimits::STANDARD,
+        limits: BackupLimits {
+            take_over_after_ms: flags.take_over_after_ms,
+            start_grace_ms: flags.start_grace_ms,
+            refill_after_ms: flags.refill_after_ms,
+            move_pause_ms: flags.move_pause_ms,
+            move_account_count_goal: flags.move_accounts,
+            node_account_count_max: flags.node_accounts_max,
+            ..BackupLimits::STANDARD
+        },
         id_seed: random_u64()?,
     });
     let plan = BackupLimits::STANDARD.memory_plan();
-    Ok(run(&mut backup, "backup", listener, Some(disk), &plan))
+    run(&mut backup, "backup", listener, Some(disk), &plan)
 }
 
 fn bind(address: SocketAddr, kind: ListenerKind, common: &Common) -> Result<Listener, Failure> {
@@ -277,13 +330,29 @@ fn open_disk(folder: &std::path::Path, kind: disk::FolderKind) -> Result<Arc<dyn
     Ok(Arc::new(disk))
 }
 
+/// Runs a daemon that has one life.
 fn run(
     role: &mut impl Role,
     name: &str,
     listener: Listener,
     lanes: Option<Arc<dyn Lanes>>,
     plan: &MemoryPlan,
-) -> ExitCode {
+) -> Result<ExitCode, Failure> {
+    match net::run(role, setup(name, listener, lanes, plan)) {
+        Ended::Exit(code) => Ok(code),
+        Ended::Again => {
+            let text = format!("a {name} does not begin again");
+            Err(Failure::new(ExitCode::Damage, "begins_again", text))
+        }
+    }
+}
+
+fn setup(
+    name: &str,
+    listener: Listener,
+    lanes: Option<Arc<dyn Lanes>>,
+    plan: &MemoryPlan,
+) -> Setup<'static> {
     let clock = Clock::start();
     let name = name.to_owned();
     let say = move |level: Level, text: &str| {
@@ -300,7 +369,7 @@ fn run(
         ));
     };
     say(Level::Info, &plan.to_string());
-    let setup = Setup {
+    Setup {
         listeners: vec![listener],
         lanes,
         clock,
@@ -308,8 +377,7 @@ fn run(
         signals: Signals::Handled,
         say: Box::new(say),
         on_ready: Box::new(|| line("ready")),
-    };
-    net::run(role, setup)
+    }
 }
 
 fn incarnation() -> Result<Incarnation, Failure> {

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Failure;
 use super::output::{grouped, line, object};
 use super::story::Story;
-use crate::dev::{Drill, DrillError, DrillOptions, DrillReport, Scenario};
+use crate::dev::{Drill, DrillError, DrillOptions, DrillReport, LatencyReport, Scenario};
 use crate::role::ExitCode;
 
 /// Flags of `drill`.
@@ -38,8 +38,12 @@ pub(super) struct Flags {
     /// Bytes of a segment of the logs.
     #[arg(long, default_value_t = 16 << 20)]
     segment_size: u64,
-    /// Instead of wiping one node: kill and restart every daemon in turn, so often in all.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// What goes wrong, or changes, halfway through the load.
+    #[arg(long, default_value = "take-over")]
+    scenario: ScenarioName,
+    /// Instead of a scenario: kill and restart every daemon in turn, so often in all.
+    #[arg(long, value_name = "COUNT", conflicts_with = "scenario")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     kills: Option<u32>,
     /// Use this folder and leave it behind, instead of a temporary one.
     #[arg(long, value_name = "DIR")]
@@ -49,6 +53,44 @@ pub(super) struct Flags {
     pub(super) json: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ScenarioName {
+    /// One node is killed and its folder deleted; the others take its users over.
+    TakeOver,
+    /// One node is killed and its folder deleted; it starts again at once and restores itself.
+    NodeReturns,
+    /// One more node joins and gets its share.
+    AddNode,
+    /// One node gives all it has to the others.
+    DrainNode,
+    /// The backup is killed and starts again.
+    BackupRestart,
+    /// The backup stands still for ten seconds.
+    BackupPaused,
+    /// One of two fronts is killed.
+    FrontKilled,
+    /// One node stands still until it was taken over, and wakes up.
+    StoppedNodeWakes,
+    /// One after the other.
+    All,
+}
+
+impl ScenarioName {
+    const fn scenarios(self) -> &'static [Scenario] {
+        match self {
+            Self::TakeOver => &[Scenario::TakeOver],
+            Self::NodeReturns => &[Scenario::NodeReturns],
+            Self::AddNode => &[Scenario::AddNode],
+            Self::DrainNode => &[Scenario::DrainNode],
+            Self::BackupRestart => &[Scenario::BackupRestart],
+            Self::BackupPaused => &[Scenario::BackupPaused],
+            Self::FrontKilled => &[Scenario::FrontKilled],
+            Self::StoppedNodeWakes => &[Scenario::StoppedNodeWakes],
+            Self::All => &Scenario::ALL,
+        }
+    }
+}
+
 impl From<DrillError> for Failure {
     fn from(error: DrillError) -> Self {
         Self::new(ExitCode::Unhealthy, "drill", error.to_string())
@@ -56,13 +98,30 @@ impl From<DrillError> for Failure {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
+    if let Some(count) = flags.kills {
+        return drill(flags, Scenario::KillInTurn(count));
+    }
+    let mut worst = ExitCode::Ok;
+    for scenario in flags.scenario.scenarios() {
+        let code = drill(flags, *scenario)?;
+        if code != ExitCode::Ok {
+            worst = code;
+        }
+    }
+    Ok(worst)
+}
+
+fn drill(flags: &Flags, scenario: Scenario) -> Result<ExitCode, Failure> {
     let temporary = tempfile::Builder::new()
         .prefix("counterfoil-drill-")
         .tempdir()?;
-    let folder = flags
-        .keep
-        .clone()
-        .unwrap_or_else(|| temporary.path().to_owned());
+    let mut folder = temporary.path().to_owned();
+    if let Some(kept) = &flags.keep {
+        kept.clone_into(&mut folder);
+        if flags.scenario == ScenarioName::All {
+            folder.push(scenario.name());
+        }
+    }
     let drill = Drill::new(DrillOptions {
         binary: std::env::current_exe()?,
         folder,
@@ -74,13 +133,13 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
         node_count: flags.nodes,
         seed: flags.seed,
         segment_size: flags.segment_size,
-        scenario: flags.kills.map_or(Scenario::WipeNode, Scenario::KillInTurn),
+        scenario,
     });
     let mut story = Story::new(flags.json);
-    story.begin(flags.users, flags.currencies, flags.nodes);
+    story.begin(scenario.name(), flags.users, flags.currencies, flags.nodes);
     let report = drill.run(|event| story.tell(&event))?;
     if flags.json {
-        print_json(flags, &report);
+        print_json(flags, scenario, &report);
     } else {
         print(&report);
     }
@@ -108,6 +167,15 @@ fn print(report: &DrillReport) {
         grouped(latency.p999),
         grouped(latency.max)
     ));
+    let (before, during) = (report.latency_before_us, report.latency_during_us);
+    line(&format!(
+        "users of other nodes: p99 {} us before, {} us meanwhile; {} answers were errors, longest \
+         wait of a user {} ms",
+        grouped(before.p99),
+        grouped(during.p99),
+        grouped(report.client_errors),
+        grouped(report.longest_gap_ms)
+    ));
     line(&format!(
         "{} accounts read back: lost {}, doubled {}, mismatched {}; unknown {}, resolved {}",
         grouped(report.accounts),
@@ -130,10 +198,14 @@ fn print(report: &DrillReport) {
     line(&format!("{verdict}: {conserved}"));
 }
 
-fn print_json(flags: &Flags, report: &DrillReport) {
-    let latency = report.latency_us;
+fn latency_json(latency: LatencyReport) -> Value {
+    json!({ "p50": latency.p50, "p99": latency.p99, "p999": latency.p999, "max": latency.max })
+}
+
+fn print_json(flags: &Flags, scenario: Scenario, report: &DrillReport) {
     object(&json!({
         "schema": "counterfoil-drill/1",
+        "scenario": scenario.name(),
         "users": flags.users,
         "currencies": flags.currencies,
         "connections": flags.connections,
@@ -152,9 +224,16 @@ fn print_json(flags: &Flags, report: &DrillReport) {
         "conserved": report.conserved,
         "accounts": report.accounts,
         "operations_per_second": report.operations_per_second,
-        "latency_us": {
-            "p50": latency.p50, "p99": latency.p99, "p999": latency.p999, "max": latency.max,
+        "latency_us": latency_json(report.latency_us),
+        "latency_before_us": latency_json(report.latency_before_us),
+        "latency_during_us": latency_json(report.latency_during_us),
+        "client_errors": report.client_errors,
+        "longest_gap_ms": report.longest_gap_ms,
+        "detected_after_ms": report.detected_after_ms,
+        "serving_again_after_ms": {
+            "first": report.first_serving_after_ms, "last": report.last_serving_after_ms,
         },
+        "moved_accounts": report.moved_accounts,
         "kills": report.kills,
         "node_back_after_ms": report.node_back_after_ms,
         "served_meanwhile": report.served_meanwhile,

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::output::{line, object, table};
 use crate::disk::{self, Look};
-use crate::log::{Log, blocks};
-use crate::model::{Change, Entry, LogNumber, LogTime, Place, to_u64};
+use crate::log::{Checkpoint, Log, blocks};
+use crate::model::{Change, Entry, LogNumber, LogTime, MoveNumber, Place, Section, to_u64};
 use crate::role::ExitCode;
 
 /// Bytes that are read at a time: at least one whole block.
@@ -49,6 +49,8 @@ enum What {
     Entries,
     /// What was put aside.
     Quarantine,
+    /// Images of moves.
+    Images,
 }
 
 /// Takes rows; says when it has had enough.
@@ -98,6 +100,14 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
         for name in look.quarantine().map_err(|error| broken(&error))? {
             sink.take(vec![json!(name)]);
         }
+    } else if flags.what == What::Images {
+        for (number, found) in look.images().map_err(|error| broken(&error))? {
+            let cells = match found {
+                Ok(found) => image_cells(number, &found),
+                Err(error) => fault_cells(json!(number.0), flags.what, &error),
+            };
+            sink.take(cells);
+        }
     } else {
         let wanted = look
             .logs()
@@ -146,6 +156,7 @@ const fn head(what: What) -> &'static [&'static str] {
             "previous",
         ],
         What::Quarantine => &["file"],
+        What::Images => &["move", "log", "offset", "accounts", "ids", "bytes", "fault"],
     }
 }
 
@@ -158,29 +169,8 @@ fn show(
     if flags.what == What::Checkpoints {
         for found in look.checkpoints(number)? {
             sink.take(match found {
-                Ok(found) => {
-                    let end = found.end();
-                    let fault = found.verify(number).err().map(|error| error.to_string());
-                    let numbers = [end.seq.0, end.offset, end.term.0, found.size()];
-                    let cells = numbers.map(|number| json!(number));
-                    [
-                        vec![json!(number.get())],
-                        cells.to_vec(),
-                        vec![json!(fault)],
-                    ]
-                    .concat()
-                }
-                Err(error) => {
-                    let text = json!(error.to_string());
-                    vec![
-                        json!(number.get()),
-                        Value::Null,
-                        Value::Null,
-                        Value::Null,
-                        Value::Null,
-                        text,
-                    ]
-                }
+                Ok(found) => checkpoint_cells(number, &found),
+                Err(error) => fault_cells(json!(number.get()), flags.what, &error),
             });
         }
         return Ok(());
@@ -202,6 +192,50 @@ fn show(
         return Ok(());
     }
     show_blocks(&log, number, flags, sink)
+}
+
+fn checkpoint_cells(number: LogNumber, found: &Checkpoint) -> Vec<Value> {
+    let end = found.end();
+    let fault = found.verify(number).err().map(|error| error.to_string());
+    vec![
+        json!(number.get()),
+        json!(end.seq.0),
+        json!(end.offset),
+        json!(end.term.0),
+        json!(found.size()),
+        json!(fault),
+    ]
+}
+
+fn image_cells(number: MoveNumber, found: &Checkpoint) -> Vec<Value> {
+    let header = found.header();
+    let count = |section: Section| {
+        let mut sections = header.sections.iter();
+        let info = sections.find(|info| info.tag == section as u16);
+        json!(info.map_or(0, |info| info.record_count))
+    };
+    let fault = found
+        .verify(header.log)
+        .err()
+        .map(|error| error.to_string());
+    vec![
+        json!(number.0),
+        json!(header.log.get()),
+        json!(header.end.offset),
+        count(Section::Accounts),
+        count(Section::Ids),
+        json!(found.size()),
+        json!(fault),
+    ]
+}
+
+/// A row that says nothing but whose it is and why.
+fn fault_cells(whose: Value, what: What, error: &crate::log::LogError) -> Vec<Value> {
+    let mut cells = vec![Value::Null; head(what).len()];
+    let last = cells.len() - 1;
+    cells[0] = whose;
+    cells[last] = json!(error.to_string());
+    cells
 }
 
 fn show_blocks(
@@ -257,11 +291,39 @@ fn entry_cells(
         Ok(Entry::Activation(activation)) => {
             let ranges = activation.ranges().len();
             let text = format!(
-                "activation of {ranges} ranges, epoch {}",
-                activation.ring_epoch
+                "activation of {ranges} ranges, epoch {}, move {}",
+                activation.ring_epoch, activation.number
             );
             cells.push(json!(text));
         }
+        Ok(Entry::HandOver(hand_over)) => cells.push(json!(format!(
+            "hand-over of {} ranges, move {}, to node {} (log {})",
+            hand_over.slots.as_slice().len(),
+            hand_over.number,
+            hand_over.target,
+            hand_over.target_log
+        ))),
+        Ok(Entry::HandedSums(sums)) => {
+            let sums = sums.sums().iter().map(|sum| {
+                let total = sum.available + sum.held;
+                format!("{total} of currency {}", sum.currency)
+            });
+            let all: Vec<String> = sums.collect();
+            cells.push(json!(format!("handed over: {}", all.join(", "))));
+        }
+        Ok(Entry::Adopt(adopt)) => cells.push(json!(format!(
+            "adoption from log {}, move {}",
+            adopt.source_log, adopt.number
+        ))),
+        Ok(Entry::AdoptedFile(file)) => cells.push(json!(format!(
+            "adopted file of move {}, {} accounts, {} bytes",
+            file.image, file.account_count, file.size
+        ))),
+        Ok(Entry::AdoptedSlots(slots)) => {
+            let ranges = slots.slots.as_slice().len();
+            cells.push(json!(format!("adopted {ranges} ranges")));
+        }
+        Ok(Entry::Drop { number }) => cells.push(json!(format!("drop of move {number}"))),
         Err(error) => cells.push(json!(error.to_string())),
     }
     cells.resize(head(What::Entries).len(), Value::Null);

@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 #[cfg(feature = "canary")]
 mod canary;
+mod cluster;
 mod daemon;
 mod dev;
 mod drill;
@@ -74,6 +75,8 @@ enum Command {
     Audit(audit::Flags),
     /// Shows the cluster: nodes, logs, terms, slots.
     Status(status::Flags),
+    /// Changes which nodes there are and what each has: add, drain, remove, weight, plan, ...
+    Cluster(cluster::Flags),
     /// Checks the data folder of a stopped node or backup: checksums, chain, replay, supply.
     Verify(verify::Flags),
     /// Shows segments, blocks and entries of a data folder.
@@ -152,6 +155,7 @@ impl Command {
             Self::Find(flags) => operate::find(&flags),
             Self::Audit(flags) => audit::run(&flags),
             Self::Status(flags) => status::run(&flags),
+            Self::Cluster(flags) => cluster::run(&flags),
             Self::Verify(flags) => verify::run(&flags),
             Self::Inspect(flags) => inspect::run(&flags),
             Self::Sim(flags) => sim::run(&flags),
@@ -176,6 +180,7 @@ impl Command {
             Self::Find(flags) => flags.target.json,
             Self::Audit(flags) => flags.target.json,
             Self::Status(flags) => flags.target.json,
+            Self::Cluster(flags) => flags.wants_json(),
             Self::Verify(flags) => flags.json,
             Self::Inspect(flags) => flags.json,
             Self::Sim(flags) => flags.json,

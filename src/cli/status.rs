@@ -82,4 +82,5 @@ fn print(status: &Value) {
     let rows = nodes(status).iter();
     let cells = rows.map(|node| columns.iter().map(|name| word(node, name)).collect());
     table(&columns, cells.collect());
+    super::cluster::print_moves(status);
 }

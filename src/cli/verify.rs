@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::output::{grouped, is_watched, line, object};
-use crate::disk::{self, Comparison, LogCheck, VerifyReport};
+use crate::disk::{self, Comparison, ImageCheck, LogCheck, VerifyReport};
+use crate::model::LogNumber;
 use crate::role::ExitCode;
 
 /// Flags of `verify`.
@@ -71,8 +72,23 @@ fn print(report: &VerifyReport) {
     for check in &report.logs {
         print_log(check);
     }
+    for image in &report.images {
+        print_image(image);
+    }
     for comparison in &report.comparisons {
         print_comparison(comparison);
+    }
+}
+
+fn print_image(image: &ImageCheck) {
+    let number = image.number;
+    match (&image.problem, image.log) {
+        (Some(problem), _) => line(&format!("image of move {number}: PROBLEM: {problem}")),
+        (None, Some(log)) => line(&format!(
+            "image of move {number}: from log {log}, {} bytes",
+            grouped(image.size)
+        )),
+        (None, None) => line(&format!("image of move {number}: not looked at")),
     }
 }
 
@@ -102,6 +118,9 @@ fn print_log(check: &LogCheck) {
             replay.supply.len(),
             replay.digest
         ));
+    }
+    if let Some(note) = &check.note {
+        line(&format!("log {log}: note: {note}"));
     }
     for problem in &check.problems {
         line(&format!("log {log}: PROBLEM: {problem}"));
@@ -134,12 +153,25 @@ fn print_json(report: &VerifyReport) {
             })
         })
         .collect();
+    let images: Vec<Value> = report
+        .images
+        .iter()
+        .map(|image| {
+            json!({
+                "move": image.number.0,
+                "log": image.log.map(LogNumber::get),
+                "bytes": image.size,
+                "problem": image.problem,
+            })
+        })
+        .collect();
     object(&json!({
         "schema": "counterfoil-verify/1",
         "kind": report.kind.to_string(),
         "sound": report.is_sound(),
         "conserved": report.logs.iter().all(is_conserved),
         "logs": logs,
+        "images": images,
         "comparisons": comparisons,
     }));
 }
@@ -157,6 +189,7 @@ fn log_json(check: &LogCheck) -> Value {
         "checkpoint": check.checkpoint.map(|end| end.seq.0),
         "accounts": replay.map(|replay| replay.account_count),
         "digest": replay.map(|replay| format!("{:032x}", replay.digest)),
+        "note": check.note,
         "problems": check.problems,
     })
 }

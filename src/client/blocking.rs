@@ -20,7 +20,7 @@ use crate::model::{
     AccountSettings, ClusterId, Currency, Flags, Incarnation, Operation, OperationId, Random,
     Receipt, ReceiptFlags, ResultCode, Row, UserId, to_usize,
 };
-use crate::protocol::AuditRow;
+use crate::protocol::{AuditRow, ClusterAsk};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
@@ -354,7 +354,18 @@ impl Client {
         let question = self.session.ask_status(now);
         match self.told(question)? {
             Told::Status(text) => Ok(text),
-            Told::Audit(_) => Err(ClientError::protocol("an audit for a status")),
+            Told::Audit(_) | Told::Cluster(_) => Err(other_answer()),
+        }
+    }
+
+    /// Gives the authority an operator's command. What it says to it, as JSON text.
+    pub fn command(&mut self, ask: ClusterAsk) -> Result<String, ClientError> {
+        self.wake();
+        let now = self.clock.now();
+        let question = self.session.ask_cluster(now, ask);
+        match self.told(question)? {
+            Told::Cluster(text) => Ok(text),
+            Told::Audit(_) | Told::Status(_) => Err(other_answer()),
         }
     }
 
@@ -365,7 +376,7 @@ impl Client {
         let question = self.session.ask_audit(now);
         match self.told(question)? {
             Told::Audit(rows) => Ok(rows),
-            Told::Status(_) => Err(ClientError::protocol("a status for an audit")),
+            Told::Status(_) | Told::Cluster(_) => Err(other_answer()),
         }
     }
 
@@ -501,4 +512,9 @@ fn draw_random() -> Result<(u64, Incarnation), ClientError> {
     // Neither 0 nor all ones.
     let incarnation = Incarnation::new((number | 1) & !(1 << 127));
     Ok((seed, incarnation.expect("one bit is set, another is not")))
+}
+
+/// The session keeps each answer with its question.
+fn other_answer() -> ClientError {
+    ClientError::protocol("the answer to another question")
 }

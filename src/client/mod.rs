@@ -70,10 +70,10 @@ pub use error::ClientError;
 pub use session::Ticket;
 
 pub use crate::model::{
-    AccountSettings, ClusterId, CodeClass, Currency, Flags, Kind, Operation, OperationId, Receipt,
-    ReceiptFlags, ResultCode, Row, UserId,
+    AccountSettings, ClusterId, CodeClass, Currency, Flags, Kind, MoveNumber, NodeId, Operation,
+    OperationId, Receipt, ReceiptFlags, ResultCode, Row, UserId,
 };
-pub use crate::protocol::AuditRow;
+pub use crate::protocol::{AuditRow, ClusterAsk, ClusterCommand};
 
 /// How a [`Client`] is to behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

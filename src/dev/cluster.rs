@@ -54,7 +54,7 @@ impl Cluster {
         let address = backup.address();
         let mut nodes = Vec::new();
         for number in 1..=options.node_count {
-            nodes.push(start_node(&options, number, address, any)?);
+            nodes.push(start_node(&options, number, address, any, &[])?);
         }
         for node in &mut nodes {
             node.wait_ready(PATIENCE)?;
@@ -110,6 +110,17 @@ impl Cluster {
         self.options.folder.join("backup")
     }
 
+    /// Starts one more node, which joins the cluster. Its number; does not wait until it serves.
+    pub fn add_node(&mut self) -> Result<u32, StartError> {
+        let number = self.options.node_count + 1;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let backup = self.backup.address();
+        let node = start_node(&self.options, number, backup, any, &["--join"])?;
+        self.nodes.push(node);
+        self.options.node_count = number;
+        Ok(number)
+    }
+
     /// Deletes the data folder of a node that does not run.
     pub fn wipe_node(&self, number: u32) -> io::Result<()> {
         std::fs::remove_dir_all(self.node_folder(number))
@@ -118,7 +129,7 @@ impl Cluster {
     /// Starts a node again, at the address that it had. Does not wait until it serves.
     pub fn restart_node(&mut self, number: u32) -> Result<(), StartError> {
         let (backup, listen) = (self.backup.address(), self.nodes[index(number)].address());
-        self.nodes[index(number)] = start_node(&self.options, number, backup, listen)?;
+        self.nodes[index(number)] = start_node(&self.options, number, backup, listen, &[])?;
         Ok(())
     }
 
@@ -154,11 +165,13 @@ impl Cluster {
         self.fronts.iter_mut().chain(ledger)
     }
 
-    /// Drains and ends everything: fronts first, then nodes, then the backup.
+    /// Drains and ends everything that still runs: fronts first, then nodes, then the backup.
     pub fn stop(mut self) -> io::Result<()> {
         for group in [&mut self.fronts, &mut self.nodes] {
-            for process in group.iter() {
-                process.terminate()?;
+            for process in group.iter_mut() {
+                if process.ended()?.is_none() {
+                    process.terminate()?;
+                }
             }
             for process in group.iter_mut() {
                 process.wait(DRAIN)?;
@@ -210,8 +223,9 @@ fn start_node(
     number: u32,
     backup: SocketAddr,
     listen: SocketAddr,
+    more: &[&str],
 ) -> Result<Process, StartError> {
-    let arguments = [
+    let mut arguments = vec![
         "node".to_owned(),
         "--id".to_owned(),
         number.to_string(),
@@ -222,6 +236,7 @@ fn start_node(
         "--listen".to_owned(),
         listen.to_string(),
     ];
+    arguments.extend(more.iter().map(|word| (*word).to_owned()));
     start(options, &format!("node-{number}"), &arguments)
 }
 

@@ -1,9 +1,9 @@
 //! The drill: the main job and its proof, in one go.
 //!
-//! An own cluster is loaded through its front by many connections. In the middle one node is
-//! killed with SIGKILL and its data folder deleted; it starts again empty and restores itself
-//! from the backup while the other nodes go on serving. In the end every account is read back and
-//! compared with what the clients were told, and the audit with the sum of it.
+//! An own cluster is loaded through its front by many connections. In the middle something goes
+//! wrong: one node is killed with SIGKILL and its data folder deleted, and the others take its
+//! users over; or another scenario. The load goes on until that is over. In the end every account
+//! is read back and compared with what the clients were told, and the audit with the sum of it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,21 +16,17 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::account_model::Verdict;
-use super::drill_load::{Load, Shared, WorkerReport};
-use super::{Cluster, ClusterOptions, Process, StartError};
+use super::drill_load::{Load, WorkerReport};
+use super::drill_shared::{Latencies, Phase, Shared};
+use super::scenario::{Blow, LOOK_INTERVAL, Outage};
+use super::shape::Watch;
+use super::{Cluster, ClusterOptions, Scenario, StartError};
 use crate::client::{Client, ClientError, Options};
 use crate::clock::{Clock, Tick};
 use crate::limits;
-use crate::model::Random;
-
-/// How often it is looked whether it is time for a blow.
-const PATIENCE_FOR_PROGRESS: Duration = Duration::from_millis(20);
 
 /// Milliseconds between two reports of progress.
 const PROGRESS_MS: u64 = 500;
-
-/// How long a killed daemon may take to serve again.
-const BACK: Duration = Duration::from_secs(120);
 
 /// What to drill.
 #[derive(Clone, Debug)]
@@ -59,24 +55,6 @@ pub struct DrillOptions {
     pub scenario: Scenario,
 }
 
-/// What goes wrong in a drill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scenario {
-    /// Halfway one node is killed and its data folder deleted.
-    WipeNode,
-    /// Every daemon in turn is killed and started again, so often in all, spread over the load.
-    KillInTurn(u32),
-}
-
-impl Scenario {
-    const fn blow_count(self) -> u32 {
-        match self {
-            Self::WipeNode => 1,
-            Self::KillInTurn(count) => count,
-        }
-    }
-}
-
 /// What happens, as it happens.
 #[derive(Clone, Debug)]
 pub enum DrillEvent {
@@ -96,20 +74,45 @@ pub enum DrillEvent {
         /// Since the last report.
         per_second: u64,
     },
-    /// A daemon was killed.
-    Killed {
-        /// Which.
-        name: String,
-        /// Its data folder was deleted too.
-        wiped: bool,
+    /// It has begun to go wrong.
+    Struck {
+        /// What was done, in words.
+        text: String,
         /// Acknowledged changes at that moment.
         acknowledged: u64,
     },
-    /// The killed daemon serves again.
+    /// The authority noticed that a node is gone.
+    Detected {
+        /// Which.
+        node: u32,
+        /// Since the blow.
+        after_ms: u64,
+    },
+    /// All slots that were to move are served by their new owners.
+    Moved {
+        /// Since the blow: the first of them were.
+        first_after_ms: Option<u64>,
+        /// The last of them.
+        last_after_ms: u64,
+        /// Accounts in them.
+        accounts: u64,
+        /// Changes that were acknowledged meanwhile.
+        served_meanwhile: u64,
+        /// Slots of each node before, by its number.
+        before: BTreeMap<u32, u64>,
+        /// And after.
+        after: BTreeMap<u32, u64>,
+    },
+    /// A daemon that was stopped goes on.
+    Woken {
+        /// Which.
+        name: String,
+    },
+    /// A daemon serves again.
     Back {
         /// Which.
         name: String,
-        /// Since it was killed.
+        /// Since the blow.
         after_ms: u64,
         /// Changes that were acknowledged meanwhile.
         served_meanwhile: u64,
@@ -163,13 +166,29 @@ pub struct DrillReport {
     pub operations_per_second: u64,
     /// Of requests.
     pub latency_us: LatencyReport,
-    /// From the kill until the daemon served again; the longest where there were several.
+    /// Of requests before the blow.
+    pub latency_before_us: LatencyReport,
+    /// Of requests during it, but for those to the one node that it hit.
+    pub latency_during_us: LatencyReport,
+    /// Answers that were neither an outcome nor a refusal: unknown, or not now.
+    pub client_errors: u64,
+    /// Longest time in which some user waited for an answer.
+    pub longest_gap_ms: u64,
+    /// From the blow until the authority noticed it.
+    pub detected_after_ms: Option<u64>,
+    /// From the blow until the first of the moved slots were served again.
+    pub first_serving_after_ms: Option<u64>,
+    /// Until the last of them were.
+    pub last_serving_after_ms: Option<u64>,
+    /// Accounts that changed their node.
+    pub moved_accounts: u64,
+    /// From the blow until the daemon served again; the longest where there were several.
     pub node_back_after_ms: u64,
     /// Daemons that were killed.
     pub kills: u32,
     /// Accounts that were read back.
     pub accounts: u64,
-    /// Changes that were acknowledged while a killed daemon was away.
+    /// Changes that were acknowledged while it went wrong.
     pub served_meanwhile: u64,
 }
 
@@ -194,6 +213,12 @@ pub enum DrillError {
     /// A client could not go on.
     #[error("client: {0}")]
     Client(#[from] ClientError),
+    /// The authority does not do what the scenario needs.
+    #[error("the authority refuses: {0}")]
+    Refused(String),
+    /// What went wrong did not come to its end.
+    #[error("waited too long for {0}")]
+    TooSlow(String),
     /// A worker thread ended without a result.
     #[error("a client thread ended without a result")]
     Worker,
@@ -224,7 +249,7 @@ impl Drill {
             binary: options.binary.clone(),
             folder: options.folder.clone(),
             node_count: options.node_count,
-            front_count: 1,
+            front_count: options.scenario.front_count(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             segment_size: options.segment_size,
         })?;
@@ -275,26 +300,46 @@ impl Drill {
         reports: &Receiver<Message>,
         tell: &mut impl FnMut(DrillEvent),
     ) -> Result<Outage, DrillError> {
-        let blow_count = u64::from(self.options.scenario.blow_count());
+        let blow_count = self.options.scenario.blow_count();
+        let mut watch = Watch::new(&cluster.front_addresses())?;
         let mut outage = Outage::default();
+        let mut blow: Option<Blow> = None;
         let mut loading = self.options.connection_count;
         let mut last = (self.clock.now().tick, 0);
-        while loading != 0 || u64::from(outage.blow_count) < blow_count {
-            match reports.recv_timeout(PATIENCE_FOR_PROGRESS) {
+        while loading != 0 || outage.blow_count < blow_count {
+            match reports.recv_timeout(LOOK_INTERVAL) {
                 Ok(Message::Loaded) => loading -= 1,
                 Ok(Message::Done(result)) => return Err(early_end(*result)),
                 Err(RecvTimeoutError::Disconnected) => return Err(DrillError::Worker),
                 Err(RecvTimeoutError::Timeout) => (),
             }
-            let blow = u64::from(outage.blow_count) + 1;
-            let reached = shared.acknowledged().saturating_mul(blow_count + 1);
-            let is_time = self.options.operation_count.saturating_mul(blow) <= reached;
-            if blow <= blow_count && (is_time || loading == 0) {
-                self.strike(cluster, shared, &mut outage, tell)?;
+            let now = (self.clock, shared.acknowledged());
+            if let Some(present) = &mut blow {
+                if present.poll(cluster, &mut watch, now, &mut outage, tell)? {
+                    blow = None;
+                    shared.phase(Phase::After, 0);
+                }
+            } else if outage.blow_count < blow_count
+                && (loading == 0 || self.is_time(outage.blow_count, shared))
+            {
+                // From here on the load goes on until it is over.
+                shared.phase(Phase::During, 0);
+                let what = (self.options.scenario, outage.blow_count, self.options.seed);
+                let begun = Blow::begin(what, cluster, &mut watch, now, tell)?;
+                shared.phase(Phase::During, begun.victim_log());
+                blow = Some(begun);
             }
             last = self.tell_progress(shared, last, tell);
         }
         Ok(outage)
+    }
+
+    /// Is it time for blow `number`, from 0? They are spread over the load.
+    fn is_time(&self, number: u32, shared: &Shared) -> bool {
+        let blow_count = u64::from(self.options.scenario.blow_count());
+        let reached = shared.acknowledged().saturating_mul(blow_count + 1);
+        let blow = u64::from(number) + 1;
+        self.options.operation_count.saturating_mul(blow) <= reached
     }
 
     fn tell_progress(
@@ -318,64 +363,6 @@ impl Drill {
         (now, acknowledged)
     }
 
-    /// Who is killed by blow `number`, from 0.
-    fn victim(&self, number: u32) -> Victim {
-        let nodes = self.options.node_count;
-        match self.options.scenario {
-            Scenario::WipeNode => {
-                let mut random = Random::new(self.options.seed ^ 0x5649_4354);
-                let index = random.below(u64::from(nodes));
-                Victim::WipedNode(u32::try_from(index).expect("below a u32") + 1)
-            }
-            Scenario::KillInTurn(_) => match number % (nodes + 2) {
-                0 => Victim::Backup,
-                1 => Victim::Front,
-                index => Victim::Node(index - 1),
-            },
-        }
-    }
-
-    fn strike(
-        &self,
-        cluster: &mut Cluster,
-        shared: &Shared,
-        outage: &mut Outage,
-        tell: &mut impl FnMut(DrillEvent),
-    ) -> Result<(), DrillError> {
-        let victim = self.victim(outage.blow_count);
-        let killed = self.clock.now().tick;
-        let process = victim.process(cluster);
-        process.kill()?;
-        let name = process.name().to_owned();
-        let acknowledged = shared.acknowledged();
-        let wiped = matches!(victim, Victim::WipedNode(_));
-        if let Victim::WipedNode(node) = victim {
-            cluster.wipe_node(node)?;
-        }
-        tell(DrillEvent::Killed {
-            name: name.clone(),
-            wiped,
-            acknowledged,
-        });
-        match victim {
-            Victim::WipedNode(node) | Victim::Node(node) => cluster.restart_node(node)?,
-            Victim::Backup => cluster.restart_backup()?,
-            Victim::Front => cluster.restart_front(1)?,
-        }
-        victim.process(cluster).wait_ready(BACK)?;
-        let after_ms = self.ms_since(killed);
-        let served_meanwhile = shared.acknowledged() - acknowledged;
-        tell(DrillEvent::Back {
-            name,
-            after_ms,
-            served_meanwhile,
-        });
-        outage.blow_count += 1;
-        outage.back_after_ms = outage.back_after_ms.max(after_ms);
-        outage.served_meanwhile += served_meanwhile;
-        Ok(())
-    }
-
     fn collect(&self, reports: &Receiver<Message>) -> Result<Vec<WorkerReport>, DrillError> {
         let mut workers = Vec::new();
         while workers.len() < crate::model::to_usize(u64::from(self.options.connection_count)) {
@@ -396,38 +383,48 @@ impl Drill {
     ) -> Result<DrillReport, DrillError> {
         let mut verdict = Verdict::default();
         let mut sums: BTreeMap<u32, i128> = BTreeMap::new();
-        let mut latency = Histogram::new(3).map_err(std::io::Error::other)?;
+        let mut latencies = Latencies::new();
         let mut report = DrillReport::default();
         for worker in workers {
             verdict.add(worker.verdict);
             for (currency, sum) in &worker.sums {
                 *sums.entry(*currency).or_default() += sum;
             }
-            latency
-                .add(&worker.latency)
-                .map_err(std::io::Error::other)?;
+            latencies.add(&worker.latencies)?;
             report.operations += worker.sent;
             report.refused += worker.refused;
             report.replayed += worker.replayed;
             report.unknown += worker.unknown;
             report.unknown_resolved += worker.unknown_resolved;
             report.accounts += worker.accounts;
+            report.client_errors += worker.errors;
+            report.longest_gap_ms = report.longest_gap_ms.max(worker.longest_gap_ms);
         }
         report.acknowledged = shared.acknowledged();
         (report.lost, report.doubled) = (verdict.lost, verdict.doubled);
         report.mismatched = verdict.mismatched;
         report.operations_per_second = report.acknowledged * 1_000 / load_ms;
-        report.latency_us = LatencyReport {
-            p50: latency.value_at_quantile(0.5),
-            p99: latency.value_at_quantile(0.99),
-            p999: latency.value_at_quantile(0.999),
-            max: latency.max(),
-        };
+        report.latency_us = latency_report(&latencies.all);
+        report.latency_before_us = latency_report(&latencies.before);
+        report.latency_during_us = latency_report(&latencies.during);
+        report.detected_after_ms = outage.detected_after_ms;
+        report.first_serving_after_ms = outage.first_serving_after_ms;
+        report.last_serving_after_ms = outage.last_serving_after_ms;
+        report.moved_accounts = outage.moved_accounts;
         report.node_back_after_ms = outage.back_after_ms;
         report.served_meanwhile = outage.served_meanwhile;
-        report.kills = outage.blow_count;
+        report.kills = outage.kill_count;
         report.conserved = conserved(fronts, &sums)?;
         Ok(report)
+    }
+}
+
+fn latency_report(latency: &Histogram<u64>) -> LatencyReport {
+    LatencyReport {
+        p50: latency.value_at_quantile(0.5),
+        p99: latency.value_at_quantile(0.99),
+        p999: latency.value_at_quantile(0.999),
+        max: latency.max(),
     }
 }
 
@@ -451,31 +448,6 @@ fn conserved(fronts: &[SocketAddr], sums: &BTreeMap<u32, i128>) -> Result<bool, 
         .map(|row| (row.currency, row.available + row.held))
         .collect();
     Ok(known == found && rows.iter().all(|row| row.difference == 0))
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Outage {
-    blow_count: u32,
-    back_after_ms: u64,
-    served_meanwhile: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Victim {
-    WipedNode(u32),
-    Node(u32),
-    Backup,
-    Front,
-}
-
-impl Victim {
-    fn process(self, cluster: &mut Cluster) -> &mut Process {
-        match self {
-            Self::WipedNode(node) | Self::Node(node) => cluster.node(node),
-            Self::Backup => cluster.backup(),
-            Self::Front => cluster.front(1),
-        }
-    }
 }
 
 enum Message {

@@ -6,14 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
 use std::time::Duration;
-
-use hdrhistogram::Histogram;
 
 use super::DrillOptions;
 use super::account_model::{KnownAccount, Verdict};
+use super::drill_shared::{Latencies, Shared};
 use crate::client::{Answer, Client, ClientError, Options, Ticket};
 use crate::clock::{Clock, Tick};
 use crate::limits;
@@ -33,70 +30,6 @@ const REPLAY_KEPT: usize = 64;
 /// Accounts that are read back in one request.
 const READ_COUNT: usize = 1_000;
 
-/// What all connections share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    acknowledged: AtomicU64,
-    unknown: AtomicU64,
-    /// Changes that may still be sent.
-    budget: AtomicU64,
-    /// Opened once every connection has sent its share and the killed node is back.
-    gate: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Shared {
-    pub(super) fn new(operation_count: u64) -> Self {
-        Self {
-            acknowledged: AtomicU64::new(0),
-            unknown: AtomicU64::new(0),
-            budget: AtomicU64::new(operation_count),
-            gate: Mutex::new(false),
-            opened: Condvar::new(),
-        }
-    }
-
-    pub(super) fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn unknown(&self) -> u64 {
-        self.unknown.load(Ordering::Relaxed)
-    }
-
-    /// Takes up to `count` changes from the budget.
-    fn take(&self, count: u64) -> u64 {
-        let taken = self
-            .budget
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                Some(left.saturating_sub(count))
-            });
-        taken.unwrap_or(0).min(count)
-    }
-
-    /// Lets the connections read back.
-    pub(super) fn go_on(&self) {
-        *self
-            .gate
-            .lock()
-            .expect("no thread panics while it holds the gate") = true;
-        self.opened.notify_all();
-    }
-
-    fn wait(&self) {
-        let mut open = self
-            .gate
-            .lock()
-            .expect("no thread panics while it holds the gate");
-        while !*open {
-            open = self
-                .opened
-                .wait(open)
-                .expect("no thread panics while it holds the gate");
-        }
-    }
-}
-
 /// What one connection found.
 #[derive(Debug)]
 pub(super) struct WorkerReport {
@@ -109,7 +42,11 @@ pub(super) struct WorkerReport {
     pub(super) verdict: Verdict,
     /// What the clients know to be in the accounts, by currency.
     pub(super) sums: BTreeMap<u32, i128>,
-    pub(super) latency: Histogram<u64>,
+    pub(super) latencies: Latencies,
+    /// Answers that were neither an outcome nor a refusal.
+    pub(super) errors: u64,
+    /// Longest time in which a user waited for an answer.
+    pub(super) longest_gap_ms: u64,
 }
 
 /// One request in flight.
@@ -142,6 +79,8 @@ pub(super) struct Load {
     /// Users by the log they live in; group 0 are those whose log is not known yet.
     groups: Vec<Vec<usize>>,
     group_of: Vec<usize>,
+    /// Since when each user waits for an answer.
+    waiting_since: Vec<Option<Tick>>,
     /// Accounts that were not opened yet, last first.
     unopened: Vec<usize>,
     answered: Vec<Sent>,
@@ -166,6 +105,7 @@ impl Load {
             accounts: vec![KnownAccount::default(); account_count],
             groups: vec![(0..users.len()).collect()],
             group_of: vec![0; users.len()],
+            waiting_since: vec![None; users.len()],
             unopened: (0..account_count).rev().collect(),
             users,
             answered: Vec::new(),
@@ -179,7 +119,9 @@ impl Load {
                 accounts: 0,
                 verdict: Verdict::default(),
                 sums: BTreeMap::new(),
-                latency: Histogram::new(3).expect("3 digits are allowed"),
+                latencies: Latencies::new(),
+                errors: 0,
+                longest_gap_ms: 0,
             },
         }
     }
@@ -199,6 +141,7 @@ impl Load {
         let mut client = Client::connect_to(fronts, &options)?;
         self.open_accounts(&mut client, shared)?;
         self.load(&mut client, shared)?;
+        self.note_silence();
         loaded();
         shared.wait();
         self.resolve(&mut client)?;
@@ -324,36 +267,53 @@ impl Load {
     ) -> Result<InFlight, ClientError> {
         let batch: Vec<Operation> = operations.iter().map(|sent| sent.operation).collect();
         let ticket = client.submit(&batch)?;
+        let now = self.clock.now().tick;
+        for sent in &operations {
+            let user = self.user(sent.account);
+            self.waiting_since[user].get_or_insert(now);
+        }
         Ok(InFlight {
             ticket,
             group,
-            sent: self.clock.now().tick,
+            sent: now,
             operations,
         })
     }
 
+    /// Users who wait still have waited up to now.
+    fn note_silence(&mut self) {
+        let now = self.clock.now().tick;
+        for account in 0..self.accounts.len() {
+            self.note_answer(account, now);
+        }
+    }
+
+    /// A user got an answer that says something.
+    fn note_answer(&mut self, account: usize, now: Tick) {
+        let user = self.user(account);
+        if let Some(since) = self.waiting_since[user].take() {
+            let gap_ms = now.since(since).div_ceil(1_000_000);
+            self.report.longest_gap_ms = self.report.longest_gap_ms.max(gap_ms);
+        }
+    }
+
     fn take_answers(&mut self, flight: &InFlight, answers: &[Answer], shared: &Shared) {
-        let micros = self
-            .clock
-            .now()
-            .tick
-            .since(flight.sent)
-            .div_ceil(1_000)
-            .max(1);
-        // The histogram grows with what it is given, so this cannot fail.
-        self.report
-            .latency
-            .record(micros)
-            .expect("the histogram resizes itself");
+        let now = self.clock.now().tick;
+        let micros = now.since(flight.sent).div_ceil(1_000).max(1);
+        self.report.latencies.record(micros, flight.group, shared);
         let mut acknowledged = 0;
         for (sent, answer) in flight.operations.iter().zip(answers) {
+            let code = answer.receipt.code;
+            if code == ResultCode::Unknown || code.may_retry() {
+                self.report.errors += 1;
+            } else {
+                self.note_answer(sent.account, now);
+            }
             if self.take_answer(sent, &answer.receipt, shared) {
                 acknowledged += 1;
             }
         }
-        shared
-            .acknowledged
-            .fetch_add(acknowledged, Ordering::Relaxed);
+        shared.add_acknowledged(acknowledged);
     }
 
     /// True if the answer says what became of the change.
@@ -367,7 +327,7 @@ impl Load {
         }
         if receipt.code == ResultCode::Unknown {
             self.report.unknown += 1;
-            shared.unknown.fetch_add(1, Ordering::Relaxed);
+            shared.add_unknown();
             self.unresolved.push(*sent);
             return false;
         }

@@ -5,10 +5,12 @@ mod account_model;
 mod cluster;
 mod drill;
 mod drill_load;
+mod drill_shared;
 mod process;
+mod scenario;
+mod shape;
 
 pub use cluster::{Cluster, ClusterOptions};
-pub use drill::{
-    Drill, DrillError, DrillEvent, DrillOptions, DrillReport, LatencyReport, Scenario,
-};
+pub use drill::{Drill, DrillError, DrillEvent, DrillOptions, DrillReport, LatencyReport};
 pub use process::{Process, StartError};
+pub use scenario::Scenario;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -105,6 +105,21 @@ impl Process {
                     return Ok(process);
                 }
                 Sign::Ready => (),
+            }
+        }
+    }
+
+    /// Has the daemon said that it serves, since it was last asked?
+    pub fn is_ready(&mut self) -> Result<bool, StartError> {
+        loop {
+            match self.signs.try_recv() {
+                Ok(Sign::Ready) => return Ok(true),
+                Ok(Sign::Listening(_)) => (),
+                Err(TryRecvError::Empty) => return Ok(false),
+                Err(TryRecvError::Disconnected) => {
+                    let (name, words) = (self.name.clone(), self.last_words());
+                    return Err(StartError::Ended { name, words });
+                }
             }
         }
     }

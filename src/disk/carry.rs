@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checkpoints::{Incoming, Loading};
-use super::fold::make_checkpoint;
+use super::fold::{FoldFailure, make_checkpoint};
+use super::hand_over::Plan;
+use super::images;
 use super::replica::Replicas;
 use super::shared::{Newest, Shared, View, fault_of};
 use crate::limits::{FOLD_RECORD_COUNT_MAX, SCRUB_SIZE};
@@ -14,8 +16,8 @@ use crate::log::{
     Checkpoint, Log, LogError, Opening, Recovered, SmallFile, Verify, checkpoint_name,
     checkpoint_offsets, load, log_dir, put_aside, save, tidy_checkpoints,
 };
-use crate::model::{LogEnd, LogNumber, Seq};
-use crate::role::{DiskReply, DiskRequest, FileName, LaneWorker, LogReport, LogView};
+use crate::model::{EpochMark, LogEnd, LogNumber, MoveNumber, Seq};
+use crate::role::{DiskFault, DiskReply, DiskRequest, FileName, LaneWorker, LogReport, LogView};
 
 /// The worker of one lane.
 #[derive(Debug)]
@@ -26,6 +28,9 @@ pub(super) struct Worker {
     copying: BTreeMap<LogNumber, Arc<Checkpoint>>,
     /// Checkpoints that are being copied to here.
     incoming: BTreeMap<LogNumber, Incoming>,
+    /// The same for images of moves.
+    loading_move: Option<(MoveNumber, Loading)>,
+    incoming_moves: BTreeMap<MoveNumber, Incoming>,
     replicas: Replicas,
 }
 
@@ -37,6 +42,8 @@ impl Worker {
             loading: BTreeMap::new(),
             copying: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            loading_move: None,
+            incoming_moves: BTreeMap::new(),
         }
     }
 }
@@ -142,6 +149,11 @@ impl Worker {
             | DiskRequest::MeasureFreeSpace
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. } => self.carry_out_behind(request),
+            DiskRequest::BuildHandOver { .. }
+            | DiskRequest::ReadMoveFile { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. }
+            | DiskRequest::KeepMoveFiles { .. } => self.carry_out_moves(request),
         }
     }
 
@@ -205,7 +217,12 @@ impl Worker {
             | DiskRequest::WriteCheckpoint { .. }
             | DiskRequest::MeasureFreeSpace
             | DiskRequest::AdvanceReplica { .. }
-            | DiskRequest::Audit { .. } => unreachable!("carried out elsewhere"),
+            | DiskRequest::Audit { .. }
+            | DiskRequest::BuildHandOver { .. }
+            | DiskRequest::ReadMoveFile { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. }
+            | DiskRequest::KeepMoveFiles { .. } => unreachable!("carried out elsewhere"),
         }
     }
 
@@ -222,8 +239,15 @@ impl Worker {
                 ring_key,
             } => {
                 let limit = FOLD_RECORD_COUNT_MAX;
-                let info = make_checkpoint(&self.shared, log, &through, ring_key, limit)?;
-                Ok(DiskReply::CheckpointMade { log, info })
+                match make_checkpoint(&self.shared, log, &through, ring_key, limit) {
+                    Ok(info) => Ok(DiskReply::CheckpointMade { log, info }),
+                    Err(FoldFailure::Log(error)) => Err(error),
+                    Err(FoldFailure::NoMoveFile(number)) => Ok(DiskReply::Failed {
+                        request: Box::new(request.clone()),
+                        fault: DiskFault::NoMoveFile(number),
+                        text: format!("log {log}: the image of move {number} is not here"),
+                    }),
+                }
             }
             DiskRequest::RetireSegments { log, below } => self.retire(log, below),
             DiskRequest::LoadCheckpoint { log, cursor } => self.load_checkpoint(log, cursor),
@@ -268,8 +292,164 @@ impl Worker {
             | DiskRequest::CutLog { .. }
             | DiskRequest::ReadBlocks { .. }
             | DiskRequest::Scrub { .. }
-            | DiskRequest::ReadEntry { .. } => unreachable!("carried out before"),
+            | DiskRequest::ReadEntry { .. }
+            | DiskRequest::BuildHandOver { .. }
+            | DiskRequest::ReadMoveFile { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. }
+            | DiskRequest::KeepMoveFiles { .. } => unreachable!("carried out before"),
         }
+    }
+
+    /// What is about the images of moves.
+    fn carry_out_moves(&mut self, request: &DiskRequest) -> Result<DiskReply, LogError> {
+        match *request {
+            DiskRequest::BuildHandOver { .. } => self.build_hand_over(request),
+            DiskRequest::ReadMoveFile {
+                number,
+                offset,
+                size_max,
+                ticket,
+            } => {
+                let found = images::open(&*self.shared.medium, number)?;
+                let (size, bytes) = match found {
+                    Some(found) => (found.size(), found.raw(offset, size_max)?),
+                    None => (0, Bytes::new()),
+                };
+                Ok(DiskReply::MoveFileRead {
+                    number,
+                    ticket,
+                    size,
+                    offset,
+                    bytes,
+                })
+            }
+            DiskRequest::WriteMoveFile {
+                number,
+                offset,
+                ref bytes,
+                size,
+            } => self.write_move_file(number, offset, bytes, size),
+            DiskRequest::LoadMoveFile { number, cursor } => self.load_move_file(number, cursor),
+            DiskRequest::KeepMoveFiles { ref numbers, below } => {
+                images::keep(&*self.shared.medium, numbers, below)?;
+                Ok(DiskReply::MoveFilesKept)
+            }
+            DiskRequest::LoadFile { .. }
+            | DiskRequest::SaveFile { .. }
+            | DiskRequest::OpenLog { .. }
+            | DiskRequest::CreateLog { .. }
+            | DiskRequest::Append { .. }
+            | DiskRequest::CutLog { .. }
+            | DiskRequest::ReadBlocks { .. }
+            | DiskRequest::Scrub { .. }
+            | DiskRequest::ReadEntry { .. }
+            | DiskRequest::PrepareSegment { .. }
+            | DiskRequest::MakeCheckpoint { .. }
+            | DiskRequest::RetireSegments { .. }
+            | DiskRequest::LoadCheckpoint { .. }
+            | DiskRequest::ReadCheckpoint { .. }
+            | DiskRequest::WriteCheckpoint { .. }
+            | DiskRequest::MeasureFreeSpace
+            | DiskRequest::AdvanceReplica { .. }
+            | DiskRequest::Audit { .. } => unreachable!("carried out elsewhere"),
+        }
+    }
+
+    /// The request is a [`DiskRequest::BuildHandOver`].
+    fn build_hand_over(&mut self, request: &DiskRequest) -> Result<DiskReply, LogError> {
+        let DiskRequest::BuildHandOver {
+            log,
+            through,
+            term,
+            generation,
+            ring_epoch,
+            wall_ms,
+            ring_key,
+            activate,
+            moves,
+        } = request
+        else {
+            unreachable!("it was looked at");
+        };
+        let mark = EpochMark {
+            generation: *generation,
+            ring_epoch: *ring_epoch,
+            term: *term,
+        };
+        let plan = Plan {
+            mark,
+            wall_ms: *wall_ms,
+            ring_key: *ring_key,
+            activate,
+            moves,
+        };
+        self.replicas.build_hand_over(*log, through, &plan)
+    }
+
+    fn write_move_file(
+        &mut self,
+        number: MoveNumber,
+        offset: u64,
+        bytes: &[u8],
+        size: u64,
+    ) -> Result<DiskReply, LogError> {
+        let medium = &*self.shared.medium;
+        if offset == 0 {
+            images::make_dir(medium)?;
+            let path = images::unfinished_path(number, "incoming");
+            let incoming = Incoming::begin_at(medium, path, size)?;
+            self.incoming_moves.insert(number, incoming);
+        }
+        let incoming = self.incoming_moves.remove(&number);
+        let mut incoming = incoming
+            .ok_or_else(|| LogError::Wrong(format!("no image of move {number} was begun")))?;
+        let is_complete = incoming.take(offset, bytes, size)?;
+        if is_complete {
+            let path = incoming.make_durable()?;
+            let gone = || LogError::Damage(format!("{path} is gone"));
+            let found = Checkpoint::open(medium, &path)?.ok_or_else(gone)?;
+            found.verify(found.header().log)?;
+            images::install(medium, &path, number)?;
+        } else {
+            self.incoming_moves.insert(number, incoming);
+        }
+        Ok(DiskReply::MoveFileWritten {
+            number,
+            is_complete,
+        })
+    }
+
+    /// One that does not verify is put aside, so that it is fetched again.
+    fn load_move_file(&mut self, number: MoveNumber, cursor: u64) -> Result<DiskReply, LogError> {
+        let medium = &*self.shared.medium;
+        let loaded = (|| {
+            if cursor == 0 {
+                let found = images::open(medium, number)?;
+                self.loading_move = found.map(|found| (number, Loading::new(Arc::new(found))));
+            }
+            match &self.loading_move {
+                Some((begun, loading)) if *begun == number => loading.next(cursor).map(Some),
+                Some(_) | None => Ok(None),
+            }
+        })();
+        let (found, records) = match loaded {
+            Ok(Some(records)) => (true, records),
+            Ok(None) => (false, None),
+            Err(LogError::Damage(_)) => {
+                images::put_image_aside(medium, number)?;
+                (false, None)
+            }
+            Err(error) => return Err(error),
+        };
+        if records.is_none() {
+            self.loading_move = None;
+        }
+        Ok(DiskReply::MoveFileLoaded {
+            number,
+            found,
+            records,
+        })
     }
 
     fn load_file(&self, name: FileName) -> Result<DiskReply, LogError> {
@@ -449,7 +629,7 @@ impl Worker {
             self.incoming.insert(log, incoming);
             return Ok(DiskReply::CheckpointWritten { log, info: None });
         }
-        let checkpoint = incoming.finish(&*self.shared.medium)?;
+        let checkpoint = incoming.finish(&*self.shared.medium, log)?;
         let newest = Newest {
             checkpoint: Arc::new(checkpoint),
             fetched: true,

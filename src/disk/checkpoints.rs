@@ -84,10 +84,9 @@ pub(super) const fn tag_of(section: Section) -> u16 {
     section as u16
 }
 
-/// A checkpoint that is being copied to here, piece by piece.
+/// A file that is being copied to here, piece by piece.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    log: LogNumber,
     path: String,
     file: Arc<dyn MediumFile>,
     written: u64,
@@ -103,12 +102,14 @@ impl Incoming {
                 .and_then(|()| medium.sync_dir(above))
                 .map_err(|error| LogError::io(format!("creating {path}"), error))?;
         }
-        let path = format!("{dir}/checkpoint-incoming.tmp");
+        Self::begin_at(medium, format!("{dir}/checkpoint-incoming.tmp"), size)
+    }
+
+    pub(super) fn begin_at(medium: &dyn Medium, path: String, size: u64) -> Result<Self, LogError> {
         let file = medium
             .create(&path)
             .map_err(|error| LogError::io(format!("creating {path}"), error))?;
         Ok(Self {
-            log,
             path,
             file,
             written: 0,
@@ -121,9 +122,8 @@ impl Incoming {
         let end = offset.saturating_add(to_u64(bytes.len()));
         if offset != self.written || size != self.size || self.size < end {
             return Err(LogError::Wrong(format!(
-                "piece {offset} to {end} of {size} bytes of a checkpoint of log {}, {} of {} bytes \
-                 are there",
-                self.log, self.written, self.size
+                "piece {offset} to {end} of {size} bytes of {}, {} of {} bytes are there",
+                self.path, self.written, self.size
             )));
         }
         self.file
@@ -133,17 +133,27 @@ impl Incoming {
         Ok(self.written == self.size)
     }
 
-    /// Makes it durable, verifies all of it and gives it its name.
-    pub(super) fn finish(self, medium: &dyn Medium) -> Result<Checkpoint, LogError> {
+    /// Makes it durable. Its path.
+    pub(super) fn make_durable(self) -> Result<String, LogError> {
         self.file
             .sync()
             .map_err(|error| LogError::Poisoned(format!("syncing {}: {error}", self.path)))?;
-        let gone = || LogError::Damage(format!("{} is gone", self.path));
-        let checkpoint = Checkpoint::open(medium, &self.path)?.ok_or_else(gone)?;
-        checkpoint.verify(self.log)?;
+        Ok(self.path)
+    }
+
+    /// Makes a checkpoint durable, verifies all of it and gives it its name.
+    pub(super) fn finish(
+        self,
+        medium: &dyn Medium,
+        log: LogNumber,
+    ) -> Result<Checkpoint, LogError> {
+        let path = self.make_durable()?;
+        let gone = || LogError::Damage(format!("{path} is gone"));
+        let checkpoint = Checkpoint::open(medium, &path)?.ok_or_else(gone)?;
+        checkpoint.verify(log)?;
         let offset = checkpoint.end().offset;
-        let dir = log_dir(self.log);
-        install_checkpoint(medium, &dir, &self.path, offset)?;
+        let dir = log_dir(log);
+        install_checkpoint(medium, &dir, &path, offset)?;
         let path = format!("{dir}/{}", checkpoint_name(offset));
         Checkpoint::open(medium, &path)?.ok_or_else(gone)
     }

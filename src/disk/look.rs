@@ -4,12 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::folder::{FolderKind, Lock, OpenError, found_kind};
+use super::images;
 use crate::log::{
     Checkpoint, FileMedium, Log, LogError, Medium, Opening, Recovered, SmallFile, checkpoint_name,
     checkpoint_offsets, load, log_dir,
 };
-use crate::model::{LogEnd, LogNumber};
+use crate::model::{LogEnd, LogNumber, MoveNumber};
 use crate::role::FileName;
+
+/// An image of a move, or why it is none.
+pub type FoundImage = (MoveNumber, Result<Checkpoint, LogError>);
 
 /// A data folder to look into. No process can work in it meanwhile.
 #[derive(Debug)]
@@ -90,9 +94,52 @@ impl Look {
         Log::open(Arc::clone(&self.medium), log, asked, Opening::Look)
     }
 
+    /// The images of moves, by number, each with what its header says, or why it is none. Pages
+    /// are not verified yet.
+    pub fn images(&self) -> Result<Vec<FoundImage>, LogError> {
+        let mut all = Vec::new();
+        for number in images::numbers(&*self.medium)? {
+            let found = images::open(&*self.medium, number).transpose();
+            all.extend(found.map(|found| (number, found)));
+        }
+        Ok(all)
+    }
+
+    /// The cluster's hash key, by which users have their slots, if anything here tells it: a
+    /// checkpoint, an image, the authority's file.
+    #[must_use]
+    pub fn ring_key(&self) -> Option<u128> {
+        let of_logs = self
+            .logs
+            .iter()
+            .filter_map(|log| self.checkpoints(*log).ok());
+        let of_moves = self.images().unwrap_or_default().into_iter();
+        let found = of_logs
+            .flatten()
+            .chain(of_moves.map(|(_, found)| found))
+            .find_map(Result::ok);
+        match found {
+            Some(found) => Some(found.header().ring_key),
+            None => ring_key_in(&self.file(FileName::Authority).ok()??),
+        }
+    }
+
+    pub(super) fn medium(&self) -> &dyn Medium {
+        &*self.medium
+    }
+
     /// Files that were put aside.
     pub fn quarantine(&self) -> Result<Vec<String>, LogError> {
         let names = self.medium.list("quarantine");
         names.map_err(|error| LogError::io("listing quarantine", error))
     }
+}
+
+/// The hash key in the authority's file: in its first section, behind the cluster's id.
+fn ring_key_in(file: &[u8]) -> Option<u128> {
+    const TAG_CLUSTER: [u8; 2] = [1, 0];
+    const SECTION_HEAD_SIZE: usize = 8;
+    let section = file.strip_prefix(&TAG_CLUSTER)?;
+    let key = section.get(SECTION_HEAD_SIZE - TAG_CLUSTER.len() + size_of::<u128>()..)?;
+    key.first_chunk().copied().map(u128::from_le_bytes)
 }

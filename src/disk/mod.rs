@@ -7,9 +7,13 @@ mod carry;
 mod checkpoints;
 mod fold;
 mod folder;
+mod hand_over;
+mod images;
 mod look;
 mod replica;
 mod shared;
+mod steps;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -18,8 +22,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use folder::{FolderKind, OpenError, file_system_warning};
-pub use look::{Look, look};
-pub use verify::{Comparison, LogCheck, ReplayCheck, VerifyReport, verify};
+pub use look::{FoundImage, Look, look};
+pub use verify::{Comparison, ImageCheck, LogCheck, ReplayCheck, VerifyReport, verify};
 
 use crate::log::{FileMedium, Medium, exit_on_bus_error};
 use crate::role::{Lane, LaneWorker, Lanes};
@@ -48,6 +52,7 @@ pub fn open(dir: &Path, options: DiskOptions) -> Result<Disk, OpenError> {
     let medium = FileMedium::create(dir)?;
     let lock = Lock::take(&medium)?;
     folder::check_kind(&medium, options.kind)?;
+    images::tidy(&medium)?;
     Ok(Disk {
         shared: Arc::new(Shared::new(Arc::new(medium), Some(lock))),
     })
@@ -56,6 +61,7 @@ pub fn open(dir: &Path, options: DiskOptions) -> Result<Disk, OpenError> {
 /// Opens a data folder on any medium, without a lock: for simulation and tests.
 pub fn open_on(medium: Arc<dyn Medium>, options: DiskOptions) -> Result<Disk, OpenError> {
     folder::check_kind(&*medium, options.kind)?;
+    images::tidy(&*medium)?;
     Ok(Disk {
         shared: Arc::new(Shared::new(medium, None)),
     })

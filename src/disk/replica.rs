@@ -1,24 +1,26 @@
 //! The running replica: a ledger per log, kept close behind its durable end by replay.
 //!
 //! It shares no state with any node and executes nothing, so its sums are the proof that no coin
-//! was made or lost. Each request does a bounded piece of work, except the audit, which needs
-//! exact ends.
+//! was made or lost. Where slots leave a log it cuts their images. Each request does a bounded piece
+//! of work, except the audit and a hand-over that is built, which need exact ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::checkpoints::Loading;
-use super::fold::{replay, start};
+use super::fold::{damage, read_some, start};
+use super::hand_over::{self, Plan};
 use super::shared::Shared;
-use crate::ledger::{Ledger, LedgerOptions, Supply};
+use super::steps::{Cuts, Steps, replica_ledger};
+use crate::ledger::{Ledger, Supply};
 use crate::limits::REPLICA_STEP_SIZE;
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, blocks};
 use crate::model::{LogEnd, LogNumber};
 use crate::protocol::AuditRow;
-use crate::role::DiskReply;
+use crate::role::{DiskReply, MoveEvent};
 
-/// Bytes of the log read at a time.
-const READ_SIZE: u32 = 1 << 20;
+/// Accounts of slots that are gone that one request sweeps out.
+const SWEEP_ACCOUNT_COUNT: u32 = 1 << 16;
 
 /// The replicas of all logs of a disk.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ struct Replica {
     ring_key: u128,
     /// Of the slot, when the replica was built: another one means another log.
     history: u64,
+    /// What nobody was told of yet.
+    events: Vec<MoveEvent>,
 }
 
 impl Replicas {
@@ -57,7 +61,22 @@ impl Replicas {
             end: replica.end,
             digest: replica.ledger.digest(),
             memory_size: replica.ledger.memory_size(),
+            events: std::mem::take(&mut replica.events),
         })
+    }
+
+    /// The block that hands over what is left of a log. The replica stands at its end.
+    pub(super) fn build_hand_over(
+        &mut self,
+        log: LogNumber,
+        through: &LogEnd,
+        plan: &Plan<'_>,
+    ) -> Result<DiskReply, LogError> {
+        let verify = *self.shared.log(log)?.verify();
+        let replica = self.replica(log, through, plan.ring_key, u64::MAX)?;
+        replica.check_at(log, through)?;
+        let (block, end) = hand_over::build(&replica.ledger, &verify, through, plan)?;
+        Ok(DiskReply::HandOverBuilt { log, block, end })
     }
 
     /// Sums over all logs at exactly the given ends, by currency.
@@ -69,12 +88,7 @@ impl Replicas {
         let mut rows = BTreeMap::new();
         for (log, end) in ends {
             let replica = self.replica(*log, end, ring_key, u64::MAX)?;
-            if replica.end.seq != end.seq || replica.end.chain != end.chain {
-                return Err(LogError::Wrong(format!(
-                    "the replica of log {log} stands at block {}, not at {}",
-                    replica.end.seq, end.seq
-                )));
-            }
+            replica.check_at(*log, end)?;
             for (currency, supply) in replica.ledger.supply() {
                 let row = rows.entry(currency).or_insert_with(|| empty_row(currency));
                 add(row, &supply);
@@ -91,18 +105,18 @@ impl Replicas {
         through: &LogEnd,
         ring_key: u128,
         size_max: u64,
-    ) -> Result<&Replica, LogError> {
+    ) -> Result<&mut Replica, LogError> {
         let history = self.shared.slot(number).history();
         let log = self.shared.log(number)?;
         let mut replica = match self.logs.remove(&number) {
             Some(known) if known.history == history && known.ring_key == ring_key => known,
             Some(_) | None => self.build(number, ring_key, history)?,
         };
-        let mut advanced = replica.advance(&log, through, size_max);
+        let mut advanced = replica.advance(&self.shared, &log, through, size_max);
         if replica.end.seq < log.first().seq {
             // What it was to go on with was retired meanwhile; a checkpoint stands for it.
             replica = self.build(number, ring_key, history)?;
-            advanced = replica.advance(&log, through, size_max);
+            advanced = replica.advance(&self.shared, &log, through, size_max);
         }
         advanced?;
         Ok(self.logs.entry(number).or_insert(replica))
@@ -112,11 +126,7 @@ impl Replicas {
     fn build(&self, number: LogNumber, ring_key: u128, history: u64) -> Result<Replica, LogError> {
         let newest = self.shared.slot(number).newest();
         let end = start(&*self.shared.log(number)?, newest.as_ref())?;
-        let mut ledger = Ledger::new(LedgerOptions {
-            ring_key,
-            id_count_max: 0,
-            keep_ids: false,
-        });
+        let mut ledger = replica_ledger(ring_key);
         if let Some(newest) = newest {
             load(&mut ledger, &Loading::new(newest.checkpoint))?;
         }
@@ -125,6 +135,7 @@ impl Replicas {
             end,
             ring_key,
             history,
+            events: Vec::new(),
         })
     }
 }
@@ -145,15 +156,44 @@ pub(super) fn load(ledger: &mut Ledger, loading: &Loading) -> Result<(), LogErro
 }
 
 impl Replica {
-    fn advance(&mut self, log: &Log, through: &LogEnd, size_max: u64) -> Result<(), LogError> {
+    /// After an error the replica is of no use: it may have taken a part of a block in.
+    fn advance(
+        &mut self,
+        shared: &Shared,
+        log: &Log,
+        through: &LogEnd,
+        size_max: u64,
+    ) -> Result<(), LogError> {
+        let steps = Steps::new(shared, Cuts::All, self.ring_key);
         let goal = self.end.offset.saturating_add(size_max);
+        self.ledger.sweep_step(SWEEP_ACCOUNT_COUNT);
         while self.end.seq < through.seq && self.end.offset < goal {
-            self.end = replay(log, &self.end, through, READ_SIZE, &mut self.ledger)?;
+            let bytes = read_some(log, &self.end, through)?;
+            for block in blocks(&bytes, *log.verify()) {
+                let block = block.map_err(|error| damage(log, &self.end, &error.to_string()))?;
+                steps.take(
+                    log,
+                    &mut self.ledger,
+                    &mut self.end,
+                    &block,
+                    &mut self.events,
+                )?;
+            }
             self.ledger
                 .check_supply()
                 .map_err(|error| LogError::Damage(format!("log {}: {error}", log.verify().log)))?;
         }
         Ok(())
+    }
+
+    fn check_at(&self, log: LogNumber, end: &LogEnd) -> Result<(), LogError> {
+        if self.end.seq == end.seq && self.end.chain == end.chain {
+            return Ok(());
+        }
+        Err(LogError::Wrong(format!(
+            "the replica of log {log} stands at block {}, not at {}",
+            self.end.seq, end.seq
+        )))
     }
 }
 

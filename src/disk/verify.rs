@@ -1,16 +1,18 @@
 //! The offline check of a data folder: chain, checksums, replay, supply; one folder against
 //! another, byte for byte. Returns what it found; prints nothing, changes nothing.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use super::checkpoints::Loading;
-use super::fold::replay;
+use super::fold::{damage, read_some};
 use super::folder::{FolderKind, OpenError};
 use super::look::{Look, look};
 use super::replica::{difference, load};
+use super::steps::{Cuts, Steps, lines_of_moves};
 use crate::ledger::{Ledger, LedgerOptions, Supply};
-use crate::log::{Checkpoint, Log, LogError, Recovered};
-use crate::model::{LogEnd, LogNumber, Seq, to_usize};
+use crate::log::{Checkpoint, Log, LogError, Recovered, blocks};
+use crate::model::{Entry, LogEnd, LogNumber, MoveNumber, Seq, to_usize};
 
 /// Bytes of the log read at a time.
 const READ_SIZE: u32 = 1 << 20;
@@ -22,6 +24,8 @@ pub struct VerifyReport {
     pub kind: FolderKind,
     /// Its logs.
     pub logs: Vec<LogCheck>,
+    /// Its images of moves.
+    pub images: Vec<ImageCheck>,
     /// Logs that both folders have.
     pub comparisons: Vec<Comparison>,
 }
@@ -39,9 +43,24 @@ pub struct LogCheck {
     pub checkpoint: Option<LogEnd>,
     /// The replay, if it could be done.
     pub replay: Option<ReplayCheck>,
+    /// What could not be checked, in words, and what it would need.
+    pub note: Option<String>,
     /// What is wrong, in words. Empty: the log is sound. An unfinished write behind the end is not
     /// wrong: a crash leaves it, and `recovered` tells of it.
     pub problems: Vec<String>,
+}
+
+/// What the check of an image of a move found.
+#[derive(Debug)]
+pub struct ImageCheck {
+    /// The move that it was cut for.
+    pub number: MoveNumber,
+    /// The log that its slots left.
+    pub log: Option<LogNumber>,
+    /// Bytes of the file.
+    pub size: u64,
+    /// What is wrong, in words.
+    pub problem: Option<String>,
 }
 
 /// What the replay of a log gave.
@@ -79,6 +98,7 @@ impl VerifyReport {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.logs.iter().all(|log| log.problems.is_empty())
+            && self.images.iter().all(|image| image.problem.is_none())
             && self
                 .comparisons
                 .iter()
@@ -106,10 +126,12 @@ pub(super) fn verify_look(
     let mut report = VerifyReport {
         kind: here.kind(),
         logs: Vec::new(),
+        images: check_images(here),
         comparisons: Vec::new(),
     };
+    let ring_key = here.ring_key().or_else(|| there.and_then(Look::ring_key));
     for log in here.logs() {
-        report.logs.push(check_log(here, *log, progress));
+        report.logs.push(check_log(here, ring_key, *log, progress));
         if let Some(there) = there.filter(|there| there.logs().contains(log)) {
             report.comparisons.extend(compare(here, there, *log));
         }
@@ -117,16 +139,50 @@ pub(super) fn verify_look(
     report
 }
 
-fn check_log(look: &Look, number: LogNumber, progress: &mut dyn FnMut(LogNumber, u64)) -> LogCheck {
+fn check_images(look: &Look) -> Vec<ImageCheck> {
+    let check = |(number, found): (MoveNumber, Result<Checkpoint, LogError>)| {
+        let verified = found.and_then(|found| {
+            found.verify(found.header().log)?;
+            Ok((found.header().log, found.size()))
+        });
+        let (log, size) = match &verified {
+            Ok((log, size)) => (Some(*log), *size),
+            Err(_) => (None, 0),
+        };
+        ImageCheck {
+            number,
+            log,
+            size,
+            problem: verified.err().map(|error| error.to_string()),
+        }
+    };
+    match look.images() {
+        Ok(images) => images.into_iter().map(check).collect(),
+        Err(error) => vec![ImageCheck {
+            number: MoveNumber(0),
+            log: None,
+            size: 0,
+            problem: Some(error.to_string()),
+        }],
+    }
+}
+
+fn check_log(
+    look: &Look,
+    ring_key: Option<u128>,
+    number: LogNumber,
+    progress: &mut dyn FnMut(LogNumber, u64),
+) -> LogCheck {
     let mut check = LogCheck {
         log: number,
         recovered: None,
         segment_count: 0,
         checkpoint: None,
         replay: None,
+        note: None,
         problems: Vec::new(),
     };
-    if let Err(error) = fill(&mut check, look, number, progress) {
+    if let Err(error) = fill(&mut check, look, ring_key, number, progress) {
         check.problems.push(error.to_string());
     }
     check
@@ -135,6 +191,7 @@ fn check_log(look: &Look, number: LogNumber, progress: &mut dyn FnMut(LogNumber,
 fn fill(
     check: &mut LogCheck,
     look: &Look,
+    ring_key: Option<u128>,
     number: LogNumber,
     progress: &mut dyn FnMut(LogNumber, u64),
 ) -> Result<(), LogError> {
@@ -164,42 +221,81 @@ fn fill(
         .max_by_key(|found| found.end().seq);
     check.checkpoint = newest.as_ref().map(Checkpoint::end);
     check.recovered = Some(recovered);
-    check.replay = Some(replay_all(&log, newest, progress)?);
+    if ring_key.is_none() && has_moves(&log)? {
+        let text = "the log moves slots, and nothing here tells the cluster's hash key: it cannot \
+                    be replayed without a checkpoint, or the backup's folder beside it";
+        check.note = Some(text.to_owned());
+        return Ok(());
+    }
+    let steps = Steps {
+        medium: look.medium(),
+        shared: None,
+        cuts: Cuts::None,
+        // Without a key and without moves it decides nothing but the digest.
+        ring_key: ring_key.unwrap_or(0),
+        missing: Cell::new(None),
+    };
+    check.replay = Some(replay_all(&log, &steps, newest, progress)?);
     Ok(())
 }
 
+/// Do slots leave the log or come into it?
+fn has_moves(log: &Log) -> Result<bool, LogError> {
+    let (mut end, through) = (log.first(), log.end());
+    while end.seq < through.seq {
+        let bytes = read_some(log, &end, &through)?;
+        for block in blocks(&bytes, *log.verify()) {
+            let block = block.map_err(|error| damage(log, &end, &error.to_string()))?;
+            let lines = lines_of_moves(log, &end, &block)?.unwrap_or_default();
+            let is_move = |entry: &Entry| matches!(entry, Entry::HandOver(_) | Entry::Adopt(_));
+            if lines.iter().any(|(entry, ..)| is_move(entry)) {
+                return Ok(true);
+            }
+            end = block.end();
+        }
+    }
+    Ok(false)
+}
+
 /// Replays from the very beginning if that is kept, and compares with the checkpoint on the way;
-/// else from the checkpoint.
+/// else from the checkpoint. Images of adoptions below the checkpoint may be gone.
 fn replay_all(
     log: &Log,
+    steps: &Steps<'_>,
     newest: Option<Checkpoint>,
     progress: &mut dyn FnMut(LogNumber, u64),
 ) -> Result<ReplayCheck, LogError> {
     let number = log.verify().log;
-    let ring_key = newest.as_ref().map_or(0, |newest| newest.header().ring_key);
     let empty = || {
         Ledger::new(LedgerOptions {
-            ring_key,
+            ring_key: steps.ring_key,
             id_count_max: 0,
             keep_ids: false,
         })
     };
-    let (mut ledger, mut end) = (empty(), log.first());
+    let (mut ledger, mut from) = (empty(), log.first());
+    let mut end = from;
     let whole = end == LogEnd::default();
     if let Some(newest) = newest {
         let mut loaded = empty();
         let checkpoint_end = newest.end();
         load(&mut loaded, &Loading::new(std::sync::Arc::new(newest)))?;
-        if whole {
-            end = follow(log, &mut ledger, end, &checkpoint_end, progress)?;
-            if ledger.digest() != loaded.digest() || ledger.supply() != loaded.supply() {
-                return Err(LogError::Damage(format!(
-                    "log {number}: the checkpoint at block {} differs from the replay up to it",
-                    checkpoint_end.seq
-                )));
+        let followed =
+            whole.then(|| follow(log, steps, &mut ledger, end, &checkpoint_end, progress));
+        match followed {
+            Some(Ok(followed)) => {
+                end = followed;
+                if ledger.digest() != loaded.digest() || ledger.supply() != loaded.supply() {
+                    return Err(LogError::Damage(format!(
+                        "log {number}: the checkpoint at block {} differs from the replay up to it",
+                        checkpoint_end.seq
+                    )));
+                }
             }
-        } else {
-            (ledger, end) = (loaded, checkpoint_end);
+            Some(Err(error)) if steps.missing.take().is_none() => return Err(error),
+            Some(Err(_)) | None => {
+                (ledger, end, from) = (loaded, checkpoint_end, checkpoint_end);
+            }
         }
     } else if !whole {
         return Err(LogError::Damage(format!(
@@ -207,8 +303,7 @@ fn replay_all(
             end.seq
         )));
     }
-    let from = if whole { log.first() } else { end };
-    let end = follow(log, &mut ledger, end, &log.end(), progress)?;
+    let end = follow(log, steps, &mut ledger, end, &log.end(), progress)?;
     let supply = ledger.supply().into_iter();
     Ok(ReplayCheck {
         from,
@@ -223,6 +318,7 @@ fn replay_all(
 
 fn follow(
     log: &Log,
+    steps: &Steps<'_>,
     ledger: &mut Ledger,
     from: LogEnd,
     through: &LogEnd,
@@ -231,7 +327,11 @@ fn follow(
     let number = log.verify().log;
     let mut end = from;
     while end.seq < through.seq {
-        end = replay(log, &end, through, READ_SIZE, ledger)?;
+        let bytes = read_some(log, &end, through)?;
+        for block in blocks(&bytes, *log.verify()) {
+            let block = block.map_err(|error| damage(log, &end, &error.to_string()))?;
+            steps.take(log, ledger, &mut end, &block, &mut Vec::new())?;
+        }
         ledger
             .check_supply()
             .map_err(|error| LogError::Damage(format!("log {number}: {error}")))?;
@@ -278,7 +378,7 @@ fn compare_blocks(
         if !same {
             // Whole blocks up to the first that differs are equal.
             let mut at = at_a;
-            for block in crate::log::blocks(&bytes_a, *a.verify()).flatten() {
+            for block in blocks(&bytes_a, *a.verify()).flatten() {
                 let from = to_usize(at - at_a);
                 let to = from + to_usize(u64::from(block.size()));
                 if at_a != at_b || bytes_a.get(from..to) != bytes_b.get(from..to) {
@@ -292,10 +392,7 @@ fn compare_blocks(
                 comparison.equal_through.next()
             )));
         }
-        if let Some(last) = crate::log::blocks(&bytes_a[..common], *a.verify())
-            .flatten()
-            .last()
-        {
+        if let Some(last) = blocks(&bytes_a[..common], *a.verify()).flatten().last() {
             comparison.equal_through = last.head().seq;
         }
         offset = at_a + crate::model::to_u64(common);

@@ -240,6 +240,9 @@ impl Front {
             Message::Pong { .. } => (),
             Message::StatusAsk => self.ask(now.tick, key, (request, AskKind::Status), out),
             Message::AuditAsk => self.ask(now.tick, key, (request, AskKind::Audit), out),
+            Message::ClusterAsk(ask) => {
+                self.ask(now.tick, key, (request, AskKind::Cluster(ask)), out);
+            }
             Message::Hello(_)
             | Message::Welcome(_)
             | Message::Refused(_)
@@ -262,7 +265,12 @@ impl Front {
             | Message::EntryAsk { .. }
             | Message::EntryRead(_)
             | Message::Follow
-            | Message::Table(_) => {
+            | Message::Table(_)
+            | Message::ClusterTold { .. }
+            | Message::MoveOrder(_)
+            | Message::MoveTold(_)
+            | Message::MoveFileAsk(_)
+            | Message::MoveFilePart(_) => {
                 let text = format!("a front takes no {} from a client", header.kind.name());
                 self.refuse_client(key, RefusalCode::Unexpected, &text, out);
             }

@@ -1,8 +1,8 @@
-//! Status and audit: asked of any front, answered by the backup.
+//! Status, audit and operators' commands: asked of any front, answered by the backup.
 //!
 //! The front passes question and answer on under numbers of its own, frame by frame, and looks
 //! into neither. When no answer can come (the backup is away, is lost meanwhile, or takes longer
-//! than the default deadline) both kinds of question get a `status_told` with the JSON object
+//! than the default deadline) any of them gets a `status_told` with the JSON object
 //! `{"error": CODE, "text": WHY}`: an `audit_told` has no room for a reason. An audit that was
 //! answered in part may end so too; its rows are then to be thrown away.
 
@@ -13,7 +13,7 @@ use super::pool::Key;
 use crate::clock::Tick;
 use crate::limits::{DEADLINE_MS_DEFAULT, FRONT_QUESTION_COUNT_MAX};
 use crate::model::ResultCode;
-use crate::protocol::{FLAG_MORE, Header, Message, write_message};
+use crate::protocol::{ClusterAsk, FLAG_MORE, Header, Message, write_message};
 use crate::role::Outbox;
 
 /// What is asked.
@@ -21,6 +21,7 @@ use crate::role::Outbox;
 pub(super) enum AskKind {
     Status,
     Audit,
+    Cluster(ClusterAsk),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,7 @@ impl Front {
         let message = match kind {
             AskKind::Status => Message::StatusAsk,
             AskKind::Audit => Message::AuditAsk,
+            AskKind::Cluster(ask) => Message::ClusterAsk(ask),
         };
         message.write_for(out.buffer(peer), self.asks.count);
     }

@@ -11,7 +11,9 @@ use super::pool::{Key, Pool};
 use super::target::Target;
 use crate::canary::{self, Bug};
 use crate::clock::Tick;
-use crate::limits::{FRONT_ANSWER_COUNT_MAX, FRONT_OPERATION_MEMORY_SIZE_MAX, RETRY_MS};
+use crate::limits::{
+    FRONT_ANSWER_COUNT_MAX, FRONT_OPERATION_MEMORY_SIZE_MAX, MOVING_RETRY_MS, RETRY_MS,
+};
 use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_u64, to_usize};
 use crate::protocol::ReceiptsWriter;
 use crate::role::Outbox;
@@ -28,7 +30,7 @@ const RETRY_DOUBLING_COUNT_MAX: u32 = 5;
 /// Where an operation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// For a link, a newer table, or the retry timer of its batch.
+    /// For a link, a newer table, or a timer of its batch.
     Waiting,
     /// In its target's next frame.
     Queued,
@@ -53,6 +55,9 @@ pub(super) struct Op {
     /// A copy was sent and its answer will never come: it may have been applied.
     pub(super) unanswered: bool,
     pub(super) is_change: bool,
+    /// It waits for a table of this epoch or a newer one: until then its slot has no owner that
+    /// would take it. 0 = it waits for none.
+    pub(super) until_epoch: RingEpoch,
     /// What the last copy was told, or why none was sent.
     pub(super) not_now: ResultCode,
 }
@@ -151,6 +156,8 @@ pub(super) struct Flight {
     pub(super) orphan_count: u32,
     pub(super) deadlines: Wheel,
     pub(super) retries: Wheel,
+    /// Of batches with operations that wait for a newer table: how long they do.
+    pub(super) moves: Wheel,
     answers: Vec<Answer>,
     answered: Vec<u32>,
     pub(super) frame: Vec<Key>,
@@ -203,6 +210,7 @@ impl Flight {
             stage: Stage::Waiting,
             unanswered: false,
             is_change: arrival.is_change,
+            until_epoch: RingEpoch(0),
             not_now: arrival.not_now,
         });
         if previous != NONE {
@@ -267,6 +275,30 @@ impl Flight {
         batch.retry_count += 1;
         let pause_ms = pause_ms.min(half_left_ms).max(RETRY_MS);
         self.retries.set(index, now.plus_ms(pause_ms));
+    }
+
+    /// Holds a waiting operation until a table of `epoch` comes, but not for longer than
+    /// [`MOVING_RETRY_MS`]. With less time left than that it is not sent again without one: a copy
+    /// under way at the deadline would make an unknown outcome of one that is known.
+    pub(super) fn hold_until(&mut self, index: u32, epoch: RingEpoch, now: Tick) {
+        let op = self.ops.at_mut(index);
+        assert!(op.stage == Stage::Waiting);
+        op.until_epoch = epoch;
+        let batch = op.batch;
+        let until = now.plus_ms(MOVING_RETRY_MS);
+        if !self.moves.is_set(batch) && until < self.batches.at(batch).deadline {
+            self.moves.set(batch, until);
+        }
+    }
+
+    /// No table came for so long that the operations of the batch are tried again as they are.
+    pub(super) fn end_hold(&mut self, batch: u32) {
+        let mut at = self.batches.at(batch).first;
+        while at != NONE {
+            let op = self.ops.at_mut(at);
+            op.until_epoch = RingEpoch(0);
+            at = op.next;
+        }
     }
 
     /// Takes an operation out of its cell and its batch. Its load is the caller's to settle.
@@ -389,6 +421,7 @@ impl Flight {
                 }
                 self.deadlines.clear(index);
                 self.retries.clear(index);
+                self.moves.clear(index);
                 self.batches.remove_at(index);
             }
         }

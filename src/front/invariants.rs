@@ -22,7 +22,8 @@ impl Front {
     /// 7. a client's frames are its batches;
     /// 8. all answers were written, and what is held is within the budget;
     /// 9. a target with a queue is listed;
-    /// 10. what waits has a timer, or is held by one that is under way, or has nowhere to go.
+    /// 10. what waits has a timer, or is held by one that is under way or by a table to come, or
+    ///     has nowhere to go.
     pub(super) fn check_invariants(&self) {
         let mut loads = vec![0_u32; self.links.len()];
         let mut frames_by_client = BTreeMap::new();
@@ -76,7 +77,9 @@ impl Front {
                     let target = op.target.map(usize::from);
                     let is_usable = target.is_some_and(|at| self.flight.targets[at].usable);
                     let is_timed = self.flight.retries.is_set(index);
-                    assert!(is_timed || batch.is_held || !is_usable, "(10)");
+                    let is_moving = self.epoch() < op.until_epoch;
+                    let is_held = batch.is_held || is_moving;
+                    assert!(is_timed || is_held || !is_usable, "(10)");
                     waiting_users.insert(op.user());
                 }
                 Stage::Queued => {

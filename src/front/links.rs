@@ -299,7 +299,11 @@ impl Front {
                 self.on_rows(index, (header.request, at), rows, out)
             }
             Message::Table(table) if is_backup => self.install_table(now.tick, &table, out),
-            Message::StatusTold { .. } | Message::AuditTold { .. } if is_backup => {
+            Message::StatusTold { .. }
+            | Message::AuditTold { .. }
+            | Message::ClusterTold { .. }
+                if is_backup =>
+            {
                 self.on_told(*header, &message, out);
                 Ok(())
             }
@@ -327,7 +331,13 @@ impl Front {
             | Message::EntryAsk { .. }
             | Message::EntryRead(_)
             | Message::Follow
-            | Message::Table(_) => Err(Breach::unexpected(header.kind)),
+            | Message::Table(_)
+            | Message::ClusterAsk(_)
+            | Message::ClusterTold { .. }
+            | Message::MoveOrder(_)
+            | Message::MoveTold(_)
+            | Message::MoveFileAsk(_)
+            | Message::MoveFilePart(_) => Err(Breach::unexpected(header.kind)),
         }
     }
 
@@ -403,7 +413,8 @@ impl Front {
             | RefusalCode::Fenced
             | RefusalCode::BackupOlder
             | RefusalCode::Diverged
-            | RefusalCode::WrongLog => Level::Warn,
+            | RefusalCode::WrongLog
+            | RefusalCode::TakenOver => Level::Warn,
         };
         let text = format!("{}: {}", refused.code.name(), refused.text);
         say(

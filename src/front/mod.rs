@@ -392,6 +392,7 @@ impl Role for Front {
             links,
             self.flight.deadlines.next(),
             self.flight.retries.next(),
+            self.flight.moves.next(),
             self.asks.deadline(),
             clients,
             end,

@@ -4,6 +4,9 @@
 //! in order, for one frame; and whoever has an operation under way gets no other one sent. So a
 //! later operation never overtakes an earlier one that has to be sent again. What a copy without
 //! an answer means for the outcome is decided at the deadline, in `inflight`.
+//!
+//! While a slot goes from one node to another nobody takes its operations: they are held until a
+//! table comes that says who does. The authority tells it by itself and is not asked.
 
 use super::Front;
 use super::balancer::{Candidate, Route};
@@ -165,6 +168,10 @@ impl Front {
         while let Some(batch) = self.flight.retries.pop(now) {
             self.resend(batch);
         }
+        while let Some(batch) = self.flight.moves.pop(now) {
+            self.flight.end_hold(batch);
+            self.resend(batch);
+        }
         if !self.is_sweep_due {
             return;
         }
@@ -178,26 +185,33 @@ impl Front {
     }
 
     /// Sends the waiting operations of a batch again, as far as they have somewhere to go. Those
-    /// of a user who has another one under way are held until that one is settled.
+    /// of a user who has another one under way are held until that one is settled; those that
+    /// wait for a newer table, and the later ones of their users, until it is there.
     fn resend(&mut self, batch: u32) {
         let entry = self.flight.batches.at(batch);
         if entry.waiting_count == 0 {
             return;
         }
         let (first, origin) = (entry.first, entry.origin);
+        let epoch = self.epoch();
         let is_some_under_way = entry.waiting_count < entry.open_count;
         let route = self.pick_route(origin);
         self.held_users.clear();
         if is_some_under_way {
             self.note_users_under_way(first);
         }
-        let mut is_some_held = false;
+        let (mut is_some_held, mut is_some_moving) = (false, false);
         let mut at = first;
         while at != NONE {
             let op = self.flight.ops.at(at);
             let (index, user) = (at, op.user());
             at = op.next;
             if op.stage != Stage::Waiting {
+                continue;
+            }
+            if epoch < op.until_epoch {
+                self.held_users.insert(user);
+                is_some_moving = true;
                 continue;
             }
             if self.held_users.contains(&user) {
@@ -212,6 +226,9 @@ impl Front {
             }
         }
         self.flight.batches.at_mut(batch).is_held = is_some_held;
+        if !is_some_moving {
+            self.flight.moves.clear(batch);
+        }
     }
 
     fn note_users_under_way(&mut self, first: u32) {
@@ -250,27 +267,50 @@ impl Front {
                     self.flight.settle(now, op, &receipt);
                 }
                 CodeClass::NotNow => {
-                    self.on_not_now(now, op, receipt.code);
+                    let until = self.epoch_needed(link, header.ring_epoch, receipt.code);
+                    self.on_not_now(now, op, (receipt.code, until));
                     if receipt.code == ResultCode::NotOwner {
                         self.ask_for_table(header.ring_epoch, out);
                     }
                 }
                 CodeClass::Unknown => {
                     self.flight.ops.at_mut(op).unanswered = true;
-                    self.on_not_now(now, op, ResultCode::Unavailable);
+                    self.on_not_now(now, op, (ResultCode::Unavailable, RingEpoch(0)));
                 }
             }
         }
         Ok(())
     }
 
-    /// This copy was not applied: the same bytes go again, unless time is up before.
-    fn on_not_now(&mut self, now: Tick, op: u32, code: ResultCode) {
+    /// The epoch of the table without which another try after a not-now answer is in vain. What
+    /// another front's router says is about its table, not this one's.
+    fn epoch_needed(&self, link: u16, told: RingEpoch, code: ResultCode) -> RingEpoch {
+        if !self.flight.targets[usize::from(link)].is_node {
+            return RingEpoch(0);
+        }
+        if code == ResultCode::Moving {
+            // The node's table still names it, and it handed the slot over.
+            RingEpoch(told.0.saturating_add(1))
+        } else if code == ResultCode::NotOwner {
+            told
+        } else {
+            RingEpoch(0)
+        }
+    }
+
+    /// This copy was not applied: the same bytes go again, unless time is up before. If that
+    /// would be in vain before a table of epoch `until` is there, they wait for it.
+    fn on_not_now(&mut self, now: Tick, op: u32, (code, until): (ResultCode, RingEpoch)) {
         self.flight.hold_back(op);
         let entry = self.flight.ops.at_mut(op);
         entry.not_now = code;
+        entry.until_epoch = RingEpoch(0);
         let batch = entry.batch;
-        self.flight.retry_later(batch, now);
+        if self.epoch() < until {
+            self.flight.hold_until(op, until, now);
+        } else {
+            self.flight.retry_later(batch, now);
+        }
     }
 
     /// A node works by a newer table: asks the backup for it, once for each epoch.

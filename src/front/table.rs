@@ -80,6 +80,7 @@ impl Front {
             let link = link.copied().unwrap_or(NOBODY);
             owners[slots.first.index()..=slots.last.index()].fill(link);
         }
+        self.leave_lost_nodes(now, &owners, out);
         self.routing = Some(Routing {
             generation: table.generation,
             epoch: table.ring_epoch,
@@ -123,6 +124,20 @@ impl Front {
             self.follow_member(now, index, member, out);
         }
         links
+    }
+
+    /// A node that the authority misses and that owns nothing any more will not answer what it
+    /// still has: its link is closed, so that its operations go to who owns them now.
+    fn leave_lost_nodes(&mut self, now: Tick, owners: &[u16], out: &mut Outbox) {
+        for index in 0..self.links.len() {
+            let index = u16::try_from(index).expect("bounded in add_link");
+            let link = self.link(index);
+            let is_node = matches!(link.purpose, Purpose::Node(_));
+            let is_lost = is_node && !link.is_wanted && link.peer().is_some();
+            if is_lost && !owners.contains(&index) {
+                self.close_link(now, index, "it is away and owns nothing", out);
+            }
+        }
     }
 
     /// A link for a new member: one of a former member if nothing hangs on it, else another one.

@@ -85,6 +85,11 @@ impl Digests {
         self.total = self.total.wrapping_add(hash);
     }
 
+    /// Nothing is left of a slot.
+    pub(super) fn clear(&mut self, slot: Slot) {
+        self.subtract(slot, self.slots[slot.index()]);
+    }
+
     pub(super) fn slot(&self, slot: Slot) -> u128 {
         self.slots[slot.index()]
     }

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use super::bits::{high_half, spread};
+use super::bits::{high_half, mix, spread};
 use super::chunks::Chunks;
 use super::digest::record_hash;
 use super::directory::{Directory, goes_to_new};
+use super::slot_set::SlotSet;
 use crate::canary::{self, Bug};
 use crate::limits::ID_ROW_COUNT_MAX;
-use crate::model::{Place, to_u64};
+use crate::model::{Place, slot_of_fingerprint, to_u64};
 
 const ROW_MS_SHIFT: u32 = 13;
 
@@ -54,7 +55,7 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Most places in it. Two ids of one row with one fingerprint are a matter of 2^-64.
+    /// Most places in it. Two ids of one user and row with one fingerprint are a matter of 2^-48.
     pub const COUNT_MAX: usize = 4;
 
     /// The places, oldest first or not: in no order that means anything.
@@ -175,8 +176,10 @@ const fn home(fingerprint: u64) -> usize {
     low & (PAGE_SLOT_COUNT - 1)
 }
 
+/// Mixed, since the top bits of a fingerprint are the user's slot: one user's many ids would
+/// deepen the directory by all of them.
 const fn key_of(fingerprint: u64) -> u32 {
-    spread(high_half(fingerprint))
+    spread(high_half(mix(fingerprint)))
 }
 
 const fn behind(at: usize) -> usize {
@@ -282,6 +285,25 @@ impl Ids {
         self.item_count += 1;
     }
 
+    /// Remembers an id unless the very same item is there: what comes with slots that were here
+    /// before may be known.
+    pub(super) fn insert_absent(&mut self, item: IdItem) {
+        if !self.holds(item) {
+            self.insert(item);
+        }
+    }
+
+    /// Hands on what is in `slots`, row by row in the order of a checkpoint.
+    pub(super) fn rows_of(&self, slots: &SlotSet) -> impl Iterator<Item = Vec<IdItem>> + use<'_> {
+        let slots = slots.clone();
+        self.rows.iter().map(move |(row, number)| {
+            let is_in = |item: &IdItem| slots.contains(slot_of_fingerprint(item.fingerprint));
+            let mut items: Vec<IdItem> = self.items_of(*row, *number).filter(is_in).collect();
+            items.sort_unstable();
+            items
+        })
+    }
+
     /// Forgets all rows that end at or before `horizon_ms`.
     pub(super) fn forget(&mut self, horizon_ms: u64) {
         while let Some(first) = self.rows.first_entry() {
@@ -318,16 +340,7 @@ impl Ids {
     pub(super) fn sorted(&self) -> Vec<IdItem> {
         let mut items = Vec::new();
         for (row, number) in &self.rows {
-            let mut page = self.slab[*number].page_first;
-            while page != NONE {
-                let of_page = self.pages.get(page).items();
-                items.extend(of_page.map(|Item { fingerprint, place }| IdItem {
-                    row: *row,
-                    fingerprint,
-                    place,
-                }));
-                page = self.states.get(page).next;
-            }
+            items.extend(self.items_of(*row, *number));
         }
         items.sort_unstable();
         items
@@ -344,6 +357,40 @@ impl Ids {
             + to_u64(self.slab.capacity() * size_of::<Row>())
             + self.pages.memory_size()
             + self.states.memory_size()
+    }
+
+    fn items_of(&self, row: u64, number: usize) -> impl Iterator<Item = IdItem> + use<'_> {
+        let mut page = self.slab[number].page_first;
+        let pages = std::iter::from_fn(move || {
+            let present = page;
+            if present == NONE {
+                return None;
+            }
+            page = self.states.get(present).next;
+            Some(present)
+        });
+        pages.flat_map(move |page| {
+            let items = self.pages.get(page).items();
+            items.map(move |Item { fingerprint, place }| IdItem {
+                row,
+                fingerprint,
+                place,
+            })
+        })
+    }
+
+    fn holds(&self, item: IdItem) -> bool {
+        let Some(page) = self.page(item.row, item.fingerprint) else {
+            return false;
+        };
+        let mut at = home(item.fingerprint);
+        while page.0[at].fingerprint != 0 {
+            if page.0[at].fingerprint == item.fingerprint && page.0[at].place == item.place {
+                return true;
+            }
+            at = behind(at);
+        }
+        false
     }
 
     #[inline]
@@ -519,6 +566,36 @@ mod tests {
                 assert!(size <= size_max, "{count} ids take {size} bytes");
             }
         }
+    }
+
+    #[test]
+    fn many_ids_of_one_slot_take_no_more_room() {
+        // All of one user in one row: only the low 48 bits differ.
+        let size_of = |mask: u64| {
+            let mut random = Random::new(5);
+            let mut ids = Ids::new();
+            for step in 0..200_000 {
+                let fingerprint = (random.u64() & mask) | (0x1234 << 48) | 1;
+                ids.insert(item(7, fingerprint, step));
+            }
+            ids.memory_size()
+        };
+        let (one_slot, all_slots) = (size_of(u64::MAX >> 16), size_of(u64::MAX));
+        assert!(one_slot <= all_slots + all_slots / 8);
+        assert!(one_slot <= 200_000 * 40, "{one_slot}");
+    }
+
+    #[test]
+    fn the_very_same_item_comes_once() {
+        let mut ids = Ids::new();
+        ids.insert_absent(item(1, 77, 1));
+        ids.insert_absent(item(1, 77, 1));
+        assert_eq!(ids.count(), 1);
+        ids.insert_absent(item(1, 77, 2));
+        ids.insert_absent(item(2, 77, 1));
+        ids.insert_absent(item(1, 78, 1));
+        assert_eq!(ids.count(), 4);
+        assert_eq!(ids.sorted().len(), 4);
     }
 
     #[test]

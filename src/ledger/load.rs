@@ -54,9 +54,9 @@ pub(super) struct Loading {
 }
 
 impl Loading {
-    /// Nothing can be loaded any more.
-    pub(super) const fn end(&mut self) {
-        self.is_over = true;
+    /// Nothing can be loaded any more. Could it until now?
+    pub(super) const fn end(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_over, true)
     }
 }
 
@@ -98,8 +98,10 @@ impl Ledger {
                 }
             }
             Section::Accounts => {
-                for (_, number) in self.table.sorted() {
-                    self.table.record(number).write(&mut records);
+                for (key, number) in self.table.sorted() {
+                    if !self.moving.hides(key.slot) {
+                        self.table.record(number).write(&mut records);
+                    }
                 }
             }
             Section::Ids => {
@@ -132,7 +134,7 @@ impl Ledger {
         if currency <= self.loading.currency {
             return Err("currencies out of order");
         }
-        if !self.supplies.has_room(currency) {
+        if !self.supplies.has_room(currency, 0) {
             return Err("more currencies than a ledger holds");
         }
         self.loading.currency = currency;
@@ -152,6 +154,9 @@ impl Ledger {
         if user_slot(self.ring_key, account.user) != account.slot {
             return Err("an account in another slot than its user's");
         }
+        if self.meta.slots.gone(account.slot).is_some() {
+            return Err("an account in a slot that is gone");
+        }
         let last = self.loading.account;
         if last.is_some_and(|(last, _)| key <= last) {
             return Err("accounts out of order");
@@ -165,6 +170,7 @@ impl Ledger {
         let number = self.table.insert(&account, Found::Missing, before);
         self.loading.account = Some((key, number));
         self.supplies.touch(account.currency).account_in(&account);
+        self.moving.populations[account.slot.index()] += 1;
         self.digests
             .add(account.slot, record_hash(&account.words()));
         Ok(())

@@ -6,13 +6,15 @@
 //! 4 to 6 are there; then horizon (Unix ms), log time (ns), last place, generation, term, ring
 //! epoch in the low and newest activation's epoch in the high half, 0. Kind 2: up to seven runs of
 //! slots (their count in byte 1 of word 0), each a word of first and last slot in 16 bits each
-//! and the epoch of their activation in 32.
+//! and the epoch of their activation in 32. Kind 3, behind those: up to three runs of slots that
+//! were handed over, each two words: first and last slot, number of the move.
 
 use super::bits::{high_half, low_half};
 use super::record::read_words;
-use super::slots::{SlotRun, Slots};
+use super::slots::{SlotRun, SlotState, Slots};
 use crate::model::{
-    Activation, Entry, EpochMark, Generation, LogTime, Place, RingEpoch, Slot, SlotRange, Term,
+    Activation, Entry, EpochMark, Generation, LogTime, MoveNumber, Place, RingEpoch, Slot,
+    SlotRange, Term, to_u64, to_usize,
 };
 
 /// Bytes of a meta record in a checkpoint.
@@ -26,6 +28,8 @@ const KIND_RUNS: u64 = 2;
 const HAS_MARK: u64 = 1 << 8;
 const COUNT_SHIFT: u32 = 8;
 const RUN_COUNT_MAX: usize = WORD_COUNT - 1;
+const KIND_GONE: u64 = 3;
+const GONE_COUNT_MAX: usize = RUN_COUNT_MAX.div_euclid(2);
 
 /// How far in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +81,13 @@ impl Meta {
             Entry::Horizon { ms } => self.raise(*ms),
             Entry::Epoch(mark) => self.enter(*mark),
             Entry::Activation(activation) => self.slots.activate(activation),
+            Entry::HandOver(hand_over) => self.slots.hand_over(hand_over),
+            // What was forgotten at the source is forgotten here.
+            Entry::Adopt(adopt) => self.raise(adopt.horizon_ms.max(self.horizon_ms)),
+            Entry::HandedSums(_)
+            | Entry::AdoptedFile(_)
+            | Entry::AdoptedSlots(_)
+            | Entry::Drop { .. } => Ok(()),
         }
     }
 
@@ -123,15 +134,29 @@ impl Meta {
                 0,
             ],
         );
-        for runs in self.slots.runs().chunks(RUN_COUNT_MAX) {
-            let mut words = [0; WORD_COUNT];
-            words[0] = KIND_RUNS | (crate::model::to_u64(runs.len()) << COUNT_SHIFT);
-            for (word, SlotRun { range, epoch }) in words[1..].iter_mut().zip(runs) {
-                let range = u64::from(range.first.0) | (u64::from(range.last.0) << 16);
-                *word = range | (u64::from(epoch.0) << 32);
+        let (mut owned, mut gone) = (Vec::new(), Vec::new());
+        for SlotRun { range, state } in self.slots.runs() {
+            let range = u64::from(range.first.0) | (u64::from(range.last.0) << 16);
+            match state {
+                SlotState::Owned(epoch) => owned.push(range | (u64::from(epoch.0) << 32)),
+                SlotState::Gone(number) => gone.extend([range, number.0]),
+                SlotState::Never => {}
             }
-            write_words(records, words);
         }
+        write_runs(records, KIND_RUNS, &owned, 1);
+        write_runs(records, KIND_GONE, &gone, 2);
+    }
+}
+
+/// As many records as `words` need, with whole runs of `run_word_count` words each.
+fn write_runs(records: &mut Vec<u8>, kind: u64, words: &[u64], run_word_count: usize) {
+    let run_count_max = RUN_COUNT_MAX.div_euclid(run_word_count);
+    for runs in words.chunks(run_count_max * run_word_count) {
+        let mut words = [0; WORD_COUNT];
+        let count = to_u64(runs.len().div_euclid(run_word_count));
+        words[0] = kind | (count << COUNT_SHIFT);
+        words[1..=runs.len()].copy_from_slice(runs);
+        write_words(records, words);
     }
 }
 
@@ -146,9 +171,15 @@ fn write_words(records: &mut Vec<u8>, words: [u64; WORD_COUNT]) {
 pub(super) struct MetaReader {
     has_head: bool,
     next_slot: u32,
+    /// The same for slots that are gone, once the first record of such was read.
+    next_gone: Option<u32>,
 }
 
 impl MetaReader {
+    pub(super) const fn has_head(&self) -> bool {
+        self.has_head
+    }
+
     /// Takes the next record into `meta`, which was new before the first. The error says what is
     /// wrong with it.
     pub(super) fn take(
@@ -161,8 +192,9 @@ impl MetaReader {
         match (words[0] & 0xff, self.has_head) {
             (KIND_HEAD, false) => self.take_head(meta, words),
             (KIND_RUNS, true) => self.take_runs(meta, words),
+            (KIND_GONE, true) => self.take_gone(meta, words),
             (KIND_HEAD, true) => Err("a second head record"),
-            (KIND_RUNS, false) => Err("no head record"),
+            (KIND_RUNS | KIND_GONE, false) => Err("no head record"),
             (_, true | false) => Err("unknown kind of record"),
         }
     }
@@ -205,32 +237,74 @@ impl MetaReader {
     }
 
     fn take_runs(&mut self, meta: &mut Meta, words: [u64; WORD_COUNT]) -> Result<(), &'static str> {
-        let count = words[0] >> COUNT_SHIFT;
-        if count == 0 || crate::model::to_u64(RUN_COUNT_MAX) < count {
-            return Err("count of runs out of range");
+        if self.next_gone.is_some() {
+            return Err("runs of activated slots behind those of slots that are gone");
         }
-        let (runs, rest) = words[1..].split_at(crate::model::to_usize(count));
-        if rest.iter().any(|word| *word != 0) {
-            return Err("bytes that must be zero are not");
-        }
-        for word in runs {
-            let [first, last] = [word & 0xffff, (word >> 16) & 0xffff]
-                .map(|slot| Slot(u16::try_from(slot).expect("16 bits are left")));
+        for word in runs_of(&words, RUN_COUNT_MAX, 1)? {
+            let range = range_of(*word)?;
             let epoch = RingEpoch(high_half(*word));
-            if last < first || u32::from(first.0) < self.next_slot {
+            if u32::from(range.first.0) < self.next_slot {
                 return Err("runs of slots out of order");
             }
             if epoch == RingEpoch(0) || meta.slots.newest() < epoch {
                 return Err("epoch of an activation out of range");
             }
-            self.next_slot = u32::from(last.0) + 1;
+            self.next_slot = u32::from(range.last.0) + 1;
             meta.slots.set(SlotRun {
-                range: SlotRange { first, last },
-                epoch,
+                range,
+                state: SlotState::Owned(epoch),
             });
         }
         Ok(())
     }
+
+    fn take_gone(&mut self, meta: &mut Meta, words: [u64; WORD_COUNT]) -> Result<(), &'static str> {
+        let (runs, _) = runs_of(&words, GONE_COUNT_MAX, 2)?.as_chunks();
+        for [range, number] in runs {
+            let next = self.next_gone.unwrap_or(0);
+            if high_half(*range) != 0 || *number == 0 {
+                return Err("a run of slots that are gone, without a move");
+            }
+            let range = range_of(*range)?;
+            let known = |state| state != SlotState::Never;
+            if u32::from(range.first.0) < next || meta.slots.in_range(range).any(known) {
+                return Err("runs of slots out of order");
+            }
+            self.next_gone = Some(u32::from(range.last.0) + 1);
+            meta.slots.set(SlotRun {
+                range,
+                state: SlotState::Gone(MoveNumber(*number)),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The words of the runs in a record, of `run_word_count` words each.
+fn runs_of(
+    words: &[u64; WORD_COUNT],
+    run_count_max: usize,
+    run_word_count: usize,
+) -> Result<&[u64], &'static str> {
+    let count = words[0] >> COUNT_SHIFT;
+    if count == 0 || to_u64(run_count_max) < count {
+        return Err("count of runs out of range");
+    }
+    let (runs, rest) = words[1..].split_at(to_usize(count) * run_word_count);
+    if rest.iter().any(|word| *word != 0) {
+        return Err("bytes that must be zero are not");
+    }
+    Ok(runs)
+}
+
+/// First and last slot in the low 32 bits.
+fn range_of(word: u64) -> Result<SlotRange, &'static str> {
+    let [first, last] = [word & 0xffff, (word >> 16) & 0xffff]
+        .map(|slot| Slot(u16::try_from(slot).expect("16 bits are left")));
+    if last < first {
+        return Err("runs of slots out of order");
+    }
+    Ok(SlotRange { first, last })
 }
 
 #[cfg(test)]

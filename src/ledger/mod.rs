@@ -11,25 +11,32 @@ mod digest;
 mod directory;
 pub mod fold;
 mod ids;
+mod image;
 mod index;
 mod load;
 mod meta;
+mod moves;
 mod record;
 mod rules;
+mod slot_set;
 mod slots;
+mod stage;
 mod supply;
 mod table;
 #[cfg(test)]
 mod tests;
 mod touch;
+mod watch;
 
 use std::cell::Cell;
 use std::fmt;
 
 pub use ids::{Candidates, ID_RECORD_SIZE, ID_ROW_MS};
+pub use image::{ImageFigures, ImageSink};
 pub use load::{LoadError, record_size};
 pub use meta::META_RECORD_SIZE;
 pub use record::ACCOUNT_RECORD_SIZE;
+pub use stage::{Stage, StageError, StageInfo};
 pub use supply::{SUPPLY_RECORD_SIZE, Supply, SupplyBroken};
 pub use touch::{Ahead, TOUCH_COUNT};
 
@@ -37,6 +44,7 @@ use digest::{Digests, record_hash};
 use ids::{IdItem, Ids, row_of, row_start_ms};
 use load::Loading;
 use meta::{Meta, Progress};
+use moves::Moving;
 use record::AccountRecord;
 use supply::Supplies;
 use table::{Found, Table};
@@ -46,8 +54,8 @@ use crate::limits::{
     ACCOUNT_COUNT_MAX, CURRENCIES_PER_USER_MAX, ID_AHEAD_MS_MAX, ID_WINDOW_MS, ID_WINDOW_MS_MIN,
 };
 use crate::model::{
-    Change, Entry, EpochMark, Flags, Kind, LogTime, Operation, OperationId, Place, RingEpoch, Slot,
-    UserId, id_fingerprint, user_slot,
+    Change, Entry, EpochMark, Flags, Kind, LogTime, MoveNumber, Operation, OperationId, Place,
+    RingEpoch, Slot, UserId, id_fingerprint, id_fingerprint_in, user_slot,
 };
 
 /// What a ledger is made with.
@@ -115,7 +123,8 @@ pub struct Inconsistent {
 /// Asking: `seen`, `get`, `list`, `has_room`, and the figures. Changing: `apply`, `absorb`, `load`.
 /// Between two calls all invariants hold: (1) an account is in both indexes and in its user's
 /// list; (2) the digest of a slot is the sum over its accounts; (3) the sums of a currency are
-/// those over its accounts; (4) no remembered row lies wholly before the horizon.
+/// those over its accounts; (4) no remembered row lies wholly before the horizon. Accounts of slots
+/// that are gone or staged are no part of the state, wherever they lie.
 pub struct Ledger {
     ring_key: u128,
     id_count_max: u64,
@@ -125,6 +134,7 @@ pub struct Ledger {
     digests: Digests,
     ids: Ids,
     meta: Meta,
+    moving: Moving,
     loading: Loading,
     prints: Prints,
 }
@@ -199,6 +209,7 @@ impl Ledger {
             digests: Digests::new(),
             ids: Ids::new(),
             meta: Meta::new(),
+            moving: Moving::new(),
             loading: Loading::default(),
             prints: Prints::default(),
         }
@@ -267,7 +278,7 @@ impl Ledger {
     /// Applies a change whose id is [`Seen::New`] and for which [`Self::has_room`] holds.
     ///
     /// `place` and `time` are those of its entry, which is the returned change; both must lie
-    /// behind the last entry's. Panics on look-ups (but not on `find` that burns) and on kinds
+    /// behind the last entry's. The user's slot is not gone and not staged. Panics on look-ups (but not on `find` that burns) and on kinds
     /// that this version does not serve: those are answered before the ledger.
     pub fn apply(&mut self, operation: &Operation, place: Place, time: LogTime) -> Change {
         assert!(operation.is_change() && operation.kind().is_served());
@@ -296,9 +307,15 @@ impl Ledger {
                 let hit = self.hit(&change.operation);
                 self.take_change(change, &hit, next)
             }
-            Entry::Horizon { .. } | Entry::Epoch(_) | Entry::Activation(_) => {
-                self.take_meta(entry, next)
-            }
+            Entry::Horizon { .. }
+            | Entry::Epoch(_)
+            | Entry::Activation(_)
+            | Entry::HandOver(_)
+            | Entry::HandedSums(_)
+            | Entry::Adopt(_)
+            | Entry::AdoptedFile(_)
+            | Entry::AdoptedSlots(_)
+            | Entry::Drop { .. } => self.take_other(entry, next),
         };
         taken.map_err(|what| Inconsistent { place, what })
     }
@@ -307,7 +324,10 @@ impl Ledger {
     #[must_use]
     pub fn get(&self, user: UserId, currency: u32) -> Option<Account> {
         match self.table.find(user, currency) {
-            Found::Open(number) => Some(self.table.record(number).into()),
+            Found::Open(number) => {
+                let record = self.table.record(number);
+                (!self.moving.hides(record.slot)).then(|| record.into())
+            }
             Found::Closed(_) | Found::Missing => None,
         }
     }
@@ -321,7 +341,9 @@ impl Ledger {
         count: u32,
         rows: &mut Vec<Account>,
     ) -> bool {
-        let mut numbers = self.table.numbers_of(user, from_currency);
+        let hidden = |number: &u32| self.moving.hides(self.table.slot(*number));
+        let numbers = self.table.numbers_of(user, from_currency);
+        let mut numbers = numbers.skip_while(hidden);
         let taken = numbers.by_ref().take(count as usize);
         let skipped = usize::from(canary::on(Bug::ListShort));
         let taken = taken.skip(skipped);
@@ -439,7 +461,7 @@ impl Ledger {
     /// Open accounts.
     #[must_use]
     pub const fn account_count(&self) -> u64 {
-        self.table.count() as u64
+        self.table.count() as u64 - self.moving.hidden_account_count
     }
 
     /// Remembered ids.
@@ -455,6 +477,7 @@ impl Ledger {
             + self.ids.memory_size()
             + self.supplies.memory_size()
             + self.digests.memory_size()
+            + self.moving.memory_size()
     }
 
     fn hit(&self, operation: &Operation) -> Hit {
@@ -491,20 +514,63 @@ impl Ledger {
     }
 
     fn may_open(&self, user: UserId, currency: u32) -> bool {
+        let stage = self.moving.stage.as_ref();
+        let kept_count = stage.map_or(0, |stage| stage.currency_new_count());
         self.table.count() < ACCOUNT_COUNT_MAX
-            && self.supplies.has_room(currency)
+            && self.supplies.has_room(currency, kept_count)
             && self.table.account_count_of(user) < CURRENCIES_PER_USER_MAX
     }
 
-    fn take_meta(&mut self, entry: &Entry, next: Progress) -> Result<(), &'static str> {
+    fn take_other(&mut self, entry: &Entry, next: Progress) -> Result<(), &'static str> {
         self.meta.progress.check(next)?;
+        self.end_loading();
+        self.moving.check_step(Some(entry))?;
+        match entry {
+            Entry::Change(_) => unreachable!("taken in elsewhere"),
+            Entry::Activation(activation) if activation.number != MoveNumber(0) => {
+                self.take_activation(activation, next)
+            }
+            Entry::HandOver(hand_over) => self.take_hand_over(hand_over, next),
+            Entry::HandedSums(sums) => self.take_handed_sums(sums, next),
+            Entry::Adopt(adopt) => self.take_adopt(adopt, next),
+            Entry::AdoptedFile(file) => self.take_adopted_file(file, next),
+            Entry::AdoptedSlots(slots) => self.take_adopted_slots(slots, next),
+            Entry::Drop { number } => self.take_drop(*number, next),
+            Entry::Horizon { .. } | Entry::Epoch(_) | Entry::Activation(_) => {
+                self.take_meta(entry, next)
+            }
+        }
+    }
+
+    fn take_meta(&mut self, entry: &Entry, next: Progress) -> Result<(), &'static str> {
+        if let Entry::Activation(activation) = entry {
+            let ranges = activation.ranges().iter().copied();
+            let mut slots = ranges.flat_map(slot_set::slots_of);
+            let stage = self.moving.stage.as_ref();
+            if stage.is_some_and(|stage| slots.any(|slot| stage.holds(slot))) {
+                return Err("activates, without a move, what is staged");
+            }
+            // What was staged here once and let go must not come back with the slots.
+            while !self.sweep_step(u32::MAX) {}
+        }
         self.meta.take(entry)?;
-        self.loading.end();
         self.meta.progress = next;
         if let Entry::Horizon { ms } = entry {
             self.ids.forget(*ms);
         }
         Ok(())
+    }
+
+    /// Nothing can be loaded any more.
+    fn end_loading(&mut self) {
+        if !self.loading.end() {
+            return;
+        }
+        for run in self.meta.slots.runs() {
+            if matches!(run.state, slots::SlotState::Gone(_)) {
+                self.moving.hidden.insert(run.range);
+            }
+        }
     }
 
     /// The one step by which state changes, live and in replay.
@@ -515,6 +581,8 @@ impl Ledger {
         next: Progress,
     ) -> Result<(), &'static str> {
         self.meta.progress.check(next)?;
+        self.end_loading();
+        self.moving.check_step(None)?;
         let operation = &change.operation;
         let (user, currency) = (operation.user(), operation.currency());
         let id = operation.id().ok_or("a change without an id")?;
@@ -523,19 +591,20 @@ impl Ledger {
         }
         let slot = match &hit.account {
             Some(account) => account.slot,
-            None if change.created => user_slot(self.ring_key, user),
-            None => Slot::default(),
+            None => user_slot(self.ring_key, user),
         };
+        if self.moving.hides(slot) {
+            return Err("its slot is gone");
+        }
         let account = hit.account.as_ref();
         let after = rules::follow(change, account, slot, next.place, next.time)?;
         if change.created && !self.may_open(user, currency) {
             return Err("more accounts or currencies than a ledger holds");
         }
         // From here on nothing can fail.
-        self.loading.end();
         self.meta.progress = next;
         if self.keep_ids {
-            let fingerprint = self.fingerprint(user, id);
+            let fingerprint = id_fingerprint_in(slot, self.ring_key, user, id);
             let row = row_of(id.time_ms());
             self.ids.insert(IdItem {
                 row,
@@ -556,15 +625,26 @@ impl Ledger {
             supply.account_in(account);
             self.digests.add(slot, record_hash(&account.words()));
         }
-        match (hit.found, &after.account) {
-            (Found::Open(number), Some(account)) => self.table.store(number, account),
-            (Found::Open(number), None) => self.table.remove(number, next.place),
+        let line = match (hit.found, &after.account) {
+            (Found::Open(number), Some(account)) => {
+                self.table.store(number, account);
+                number
+            }
+            (Found::Open(number), None) => {
+                self.table.remove(number, next.place);
+                self.moving.populations[slot.index()] -= 1;
+                number
+            }
             (Found::Closed(_) | Found::Missing, Some(account)) => {
-                self.table.insert(account, hit.found, None);
+                self.moving.populations[slot.index()] += 1;
+                self.table.insert(account, hit.found, None)
             }
             (Found::Closed(_) | Found::Missing, None) => {
                 unreachable!("returned above: there is no account before or after")
             }
+        };
+        if let Some(watch) = &mut self.moving.watch {
+            watch.follow(slot, line, account, after.account.as_ref());
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::bits::{high_word, join, low_half, low_word};
 use super::record::{AccountRecord, read_words};
 use crate::canary::{self, Bug};
 use crate::limits::CURRENCY_COUNT_MAX;
-use crate::model::{Map, new_map, to_u64};
+use crate::model::{HandedSum, Map, new_map, to_u64};
 
 /// Bytes of a supply record in a checkpoint: currency, 4 bytes of zero, number of accounts, then
 /// issued, burned, sent, received, returned, adopted in, adopted out, available, held.
@@ -125,6 +125,26 @@ impl Supply {
         self.account_count = self.account_count.checked_sub(1).expect("it was counted");
     }
 
+    /// What slots held leaves with them.
+    pub(super) fn hand_over(&mut self, sum: &HandedSum) {
+        self.available = self.available.checked_sub(sum.available).expect(IN_RANGE);
+        self.held = self.held.checked_sub(sum.held).expect(IN_RANGE);
+        let rest = self.account_count.checked_sub(sum.account_count);
+        self.account_count = rest.expect("it was counted");
+        let total = sum.available.checked_add(sum.held).expect(IN_RANGE);
+        self.adopted_out = self.adopted_out.checked_add(total).expect(IN_RANGE);
+    }
+
+    /// What slots hold comes with them.
+    pub(super) fn adopt(&mut self, sum: &HandedSum) {
+        self.available = self.available.checked_add(sum.available).expect(IN_RANGE);
+        self.held = self.held.checked_add(sum.held).expect(IN_RANGE);
+        let count = self.account_count.checked_add(sum.account_count);
+        self.account_count = count.expect(IN_RANGE);
+        let total = sum.available.checked_add(sum.held).expect(IN_RANGE);
+        self.adopted_in = self.adopted_in.checked_add(total).expect(IN_RANGE);
+    }
+
     pub(super) fn write(&self, currency: u32, records: &mut Vec<u8>) {
         let mut words = [0; WORD_COUNT];
         words[0] = u64::from(currency);
@@ -223,10 +243,16 @@ impl Supplies {
         }
     }
 
-    /// May an account in this currency be opened?
-    pub(super) fn has_room(&self, currency: u32) -> bool {
-        to_u64(self.lines.len()) < u64::from(CURRENCY_COUNT_MAX)
-            || self.numbers.contains_key(&currency)
+    /// May an account in this currency be opened, with room kept for `kept_count` others?
+    pub(super) fn has_room(&self, currency: u32, kept_count: u32) -> bool {
+        let count = to_u64(self.lines.len()).saturating_add(u64::from(kept_count));
+        count < u64::from(CURRENCY_COUNT_MAX) || self.numbers.contains_key(&currency)
+    }
+
+    /// The supply of a currency that was ever used.
+    pub(super) fn get(&self, currency: u32) -> Option<&Supply> {
+        let number = self.numbers.get(&currency)?;
+        Some(&self.lines[*number].supply)
     }
 
     /// The supply of a currency, made if need be; it is checked with the next [`Self::check`].

@@ -12,6 +12,7 @@ use super::bits::{high_word, low_word, stream};
 use super::chunks::Chunks;
 use super::index::{Index, tag_of};
 use super::record::{AccountKey, AccountRecord};
+use super::slot_set::SlotSet;
 use crate::limits::{ACCOUNT_COUNT_MAX, CLOSED_COUNT_KEPT, CURRENCIES_PER_USER_MAX};
 use crate::model::{AccountSettings, Place, Slot, UserId};
 
@@ -21,7 +22,9 @@ const _: () = assert!(ACCOUNT_COUNT_MAX < NONE);
 
 const MARK_FROZEN: u16 = 1;
 const MARK_CLOSED: u16 = 2;
-const ACCOUNT_COUNT_SHIFT: u32 = 2;
+/// With [`MARK_CLOSED`]: in no index and no list but that of free lines.
+const MARK_FREE: u16 = 4;
+const ACCOUNT_COUNT_SHIFT: u32 = 3;
 const _: () = assert!(CURRENCIES_PER_USER_MAX < 1 << (16 - ACCOUNT_COUNT_SHIFT));
 
 /// One account: one cache line.
@@ -80,10 +83,19 @@ impl Default for KeyTag {
     }
 }
 
+/// Open accounts that are not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Forgotten {
+    pub(super) slot: Slot,
+    pub(super) account_count: u32,
+}
+
 /// All accounts.
 #[derive(Debug)]
 pub(super) struct Table {
     lines: Chunks<Line, 15>,
+    /// Each line's slot once more: to look for the accounts of some slots costs 2 bytes a line.
+    slots: Chunks<Slot, 15>,
     sides: Chunks<Side, 10>,
     sides_free: Vec<u32>,
     by_account: Index,
@@ -93,6 +105,8 @@ pub(super) struct Table {
     closed_count: u32,
     closed_oldest: u32,
     closed_newest: u32,
+    /// Lines of accounts that were forgotten, linked by `next`.
+    free_first: u32,
 }
 
 impl Line {
@@ -106,7 +120,8 @@ impl Line {
 
     fn set_account_count(&mut self, count: u32) {
         let count = u16::try_from(count).expect("at most CURRENCIES_PER_USER_MAX");
-        self.marks = self.marks & (MARK_FROZEN | MARK_CLOSED) | (count << ACCOUNT_COUNT_SHIFT);
+        self.marks =
+            self.marks & (MARK_FROZEN | MARK_CLOSED | MARK_FREE) | (count << ACCOUNT_COUNT_SHIFT);
     }
 }
 
@@ -120,6 +135,7 @@ impl Table {
         let word = |index| stream(low_word(key), index) ^ stream(high_word(key), !index);
         Self {
             lines: Chunks::new(),
+            slots: Chunks::new(),
             sides: Chunks::new(),
             sides_free: Vec::new(),
             by_account: Index::new(),
@@ -129,6 +145,7 @@ impl Table {
             closed_count: 0,
             closed_oldest: NONE,
             closed_newest: NONE,
+            free_first: NONE,
         }
     }
 
@@ -275,6 +292,7 @@ impl Table {
             Found::Closed(number) => {
                 self.unlink_closed(number);
                 *self.lines.get_mut(number) = line;
+                *self.slots.get_mut(number) = line.slot;
                 number
             }
             Found::Missing => {
@@ -323,9 +341,90 @@ impl Table {
         keys
     }
 
+    /// Lines, open or not: their numbers are below this.
+    pub(super) const fn line_count(&self) -> u32 {
+        self.lines.count()
+    }
+
+    /// The open accounts of `slots` with lines from `from` to below `to`.
+    pub(super) fn numbers_in(
+        &self,
+        slots: &SlotSet,
+        from: u32,
+        to: u32,
+    ) -> impl Iterator<Item = u32> {
+        (from..to.min(self.lines.count())).filter(|number| {
+            slots.contains(*self.slots.get(*number)) && !self.lines.get(*number).has(MARK_CLOSED)
+        })
+    }
+
+    /// Forgets what is in a line, if its slot is in `slots`: an open account with all others of its
+    /// user, or that there was one. Says what open accounts went.
+    pub(super) fn forget(&mut self, number: u32, slots: &SlotSet) -> Option<Forgotten> {
+        let slot = *self.slots.get(number);
+        if !slots.contains(slot) {
+            return None;
+        }
+        let line = *self.lines.get(number);
+        if line.has(MARK_FREE) {
+            return None;
+        }
+        if !line.has(MARK_CLOSED) {
+            let account_count = self.forget_user(line.user);
+            return Some(Forgotten {
+                slot,
+                account_count,
+            });
+        }
+        self.unlink_closed(number);
+        self.by_account
+            .remove(self.account_tag(line.user, line.currency), number);
+        self.free_line(number);
+        None
+    }
+
+    /// The key of the account in a line.
+    pub(super) fn key(&self, number: u32) -> AccountKey {
+        let line = self.lines.get(number);
+        AccountKey {
+            slot: line.slot,
+            user: line.user,
+            currency: line.currency,
+        }
+    }
+
+    fn forget_user(&mut self, user: UserId) -> u32 {
+        let head = self
+            .head_of(user)
+            .expect("an open account is in its user's list");
+        self.by_user.remove(self.user_tag(user), head);
+        let (mut number, mut count) = (head, 0);
+        while number != NONE {
+            let line = *self.lines.get(number);
+            self.by_account
+                .remove(self.account_tag(line.user, line.currency), number);
+            if line.side != NONE {
+                self.sides_free.push(line.side);
+            }
+            self.free_line(number);
+            self.open_count -= 1;
+            number = line.next;
+            count += 1;
+        }
+        count
+    }
+
+    fn free_line(&mut self, number: u32) {
+        let line = self.lines.get_mut(number);
+        line.marks = MARK_CLOSED | MARK_FREE;
+        line.next = self.free_first;
+        self.free_first = number;
+    }
+
     /// Bytes reserved for lines, side records and indexes.
     pub(super) fn memory_size(&self) -> u64 {
         self.lines.memory_size()
+            + self.slots.memory_size()
             + self.sides.memory_size()
             + crate::model::to_u64(self.sides_free.capacity() * size_of::<u32>())
             + self.by_account.memory_size()
@@ -382,11 +481,20 @@ impl Table {
         }
     }
 
-    /// Puts a line where there is room: in place of the oldest closed one once enough are kept.
+    /// Puts a line where there is room: in a free place, or in that of the oldest closed one once
+    /// enough are kept.
     fn place_line(&mut self, line: Line) -> u32 {
+        if self.free_first != NONE {
+            let number = self.free_first;
+            self.free_first = self.lines.get(number).next;
+            *self.lines.get_mut(number) = line;
+            *self.slots.get_mut(number) = line.slot;
+            return number;
+        }
         let full = self.lines.count() == ACCOUNT_COUNT_MAX;
         assert!(!full || 0 < self.closed_count, "has_room was asked");
         if !full && self.closed_count <= CLOSED_COUNT_KEPT {
+            assert!(self.slots.push(line.slot) == self.lines.count());
             return self.lines.push(line);
         }
         let number = self.closed_oldest;
@@ -395,6 +503,7 @@ impl Table {
         self.by_account
             .remove(self.account_tag(old.user, old.currency), number);
         *self.lines.get_mut(number) = line;
+        *self.slots.get_mut(number) = line.slot;
         number
     }
 
@@ -582,6 +691,69 @@ mod tests {
                 let size_max = ACCOUNT_MEMORY_SIZE_MAX * count;
                 assert!(size <= size_max, "{count} accounts take {size} bytes");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_was_never_there() {
+        let mut random = Random::new(11);
+        let mut table = Table::new(4);
+        let gone = SlotSet::of(&[crate::model::SlotRange {
+            first: Slot(0),
+            last: Slot(4),
+        }]);
+        for round in 1..20_u64 {
+            let mut kept = BTreeMap::new();
+            for step in 0..2_000 {
+                let mut record = record(&mut random, round * 10_000 + step);
+                record.slot = Slot(u16::try_from(record.user.get() % 10).unwrap());
+                match table.find(record.user, record.currency) {
+                    Found::Open(number) if random.one_in(3) => {
+                        table.remove(number, record.place);
+                        kept.remove(&record.key());
+                    }
+                    Found::Open(number) => {
+                        table.store(number, &record);
+                        kept.insert(record.key(), record);
+                    }
+                    found @ (Found::Closed(_) | Found::Missing) => {
+                        table.insert(&record, found, None);
+                        kept.insert(record.key(), record);
+                    }
+                }
+            }
+            let all = u32::try_from(kept.len()).unwrap();
+            let known = table.numbers_in(&gone, 0, u32::MAX).count();
+            kept.retain(|key, _| 4 < key.slot.0);
+            let counts = (0..table.line_count()).map(|number| table.forget(number, &gone));
+            let forgotten: Vec<Forgotten> = counts.flatten().collect();
+            assert!(
+                forgotten
+                    .iter()
+                    .all(|forgotten| gone.contains(forgotten.slot))
+            );
+            let count: u32 = forgotten
+                .iter()
+                .map(|forgotten| forgotten.account_count)
+                .sum();
+            assert_eq!(usize::try_from(count).unwrap(), known);
+            assert_eq!(u32::try_from(kept.len()).unwrap(), all - count);
+            let found = table.sorted().into_iter();
+            let found: Vec<_> = found
+                .map(|(key, number)| (key, table.record(number)))
+                .collect();
+            // Kept accounts may have been opened in an earlier round.
+            assert!(kept.iter().all(|pair| found.contains(&(*pair.0, *pair.1))));
+            assert!(found.iter().all(|(key, _)| 4 < key.slot.0));
+            assert_eq!(table.numbers_in(&gone, 0, u32::MAX).count(), 0);
+            for number in 1..51 {
+                let user = UserId::new(number).unwrap();
+                if number % 10 <= 4 {
+                    assert_eq!(table.account_count_of(user), 0);
+                    assert_eq!(table.find(user, 1), Found::Missing);
+                }
+            }
+            assert!(table.line_count() <= 1_000, "lines are used again");
         }
     }
 

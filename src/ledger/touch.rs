@@ -56,6 +56,16 @@ impl Ahead {
         }
     }
 
+    /// Those of entries that follow one another in a log, as far as they fit.
+    #[must_use]
+    pub fn of_entries(entries: &[[u8; ENTRY_SIZE]]) -> Self {
+        let mut ahead = Self::default();
+        for entry in entries {
+            ahead.push_entry(entry);
+        }
+        ahead
+    }
+
     /// How many.
     #[must_use]
     pub const fn count(&self) -> usize {

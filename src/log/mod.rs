@@ -30,7 +30,7 @@ pub use mmap::{EXIT_BUS_ERROR, exit_on_bus_error};
 pub use recovery::Recovered;
 pub use segment::Opening;
 pub use small_file::{SmallFile, load, save};
-pub use store::{Appended, Log, log_dir, put_aside};
+pub use store::{Appended, Log, log_dir, put_aside, put_file_aside};
 
 /// Bytes at the start of each segment that hold its header and no block.
 pub const SEGMENT_HEADER_SIZE: u64 = 4_096;

@@ -4,10 +4,15 @@
 //! has as zero carry its outcome there, and the images of what it changed follow. So a replay
 //! needs no execution, and a retry is compared with every byte of the first copy.
 
+use super::moves::{
+    Adopt, AdoptedFile, AdoptedSlots, HandOver, HandedSums, KIND_ADOPT, KIND_ADOPTED_FILE,
+    KIND_ADOPTED_SLOTS, KIND_DROP, KIND_HAND_OVER, KIND_HANDED_SUMS, SlotRanges, move_number,
+    write_drop,
+};
 use super::operation::{u16_at, u32_at, u64_at};
 use super::{
-    Flags, Generation, Kind, LogTime, OPERATION_SIZE, Operation, Place, ResultCode, RingEpoch,
-    Slot, Term, UserId,
+    Flags, Generation, Kind, LogTime, MoveNumber, OPERATION_SIZE, Operation, Place, ResultCode,
+    RingEpoch, Slot, Term, UserId,
 };
 
 /// Bytes of an entry.
@@ -30,9 +35,6 @@ const KIND_ACTIVATION: u8 = 130;
 
 const NUMBER_AT: usize = 8;
 const TERM_AT: usize = 16;
-const RANGE_COUNT_AT: usize = 2;
-const RANGES_AT: usize = 32;
-const RANGES_PER_ENTRY: usize = (ENTRY_SIZE - RANGES_AT) / 4;
 
 const OUTCOME_CREATED: u16 = 1;
 
@@ -87,33 +89,38 @@ pub struct SlotRange {
 /// Slots that this log serves from here on; a longer list goes on in the next entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activation {
+    /// The move that brought them; 0 for the first table of a cluster.
+    pub number: MoveNumber,
     /// Version of the slot table that gave them.
     pub ring_epoch: RingEpoch,
-    count: u16,
-    ranges: [SlotRange; RANGES_PER_ENTRY],
+    slots: SlotRanges,
 }
 
 impl Activation {
     /// Most ranges that one entry holds.
-    pub const RANGE_COUNT_MAX: usize = RANGES_PER_ENTRY;
+    pub const RANGE_COUNT_MAX: usize = SlotRanges::COUNT_MAX;
 
-    /// An activation of at most [`Self::RANGE_COUNT_MAX`] ranges; panics on more.
+    /// An activation for the first table of a cluster, of at most [`Self::RANGE_COUNT_MAX`]
+    /// ranges; panics on more.
     #[must_use]
     pub fn new(ring_epoch: RingEpoch, ranges: &[SlotRange]) -> Self {
-        let mut all = [SlotRange::default(); RANGES_PER_ENTRY];
-        all[..ranges.len()].copy_from_slice(ranges);
-        let count = u16::try_from(ranges.len()).expect("at most RANGES_PER_ENTRY");
+        Self::of_move(MoveNumber(0), ring_epoch, ranges)
+    }
+
+    /// One entry of the activation of a move; panics on more ranges than it holds.
+    #[must_use]
+    pub fn of_move(number: MoveNumber, ring_epoch: RingEpoch, ranges: &[SlotRange]) -> Self {
         Self {
+            number,
             ring_epoch,
-            count,
-            ranges: all,
+            slots: SlotRanges::new(ranges),
         }
     }
 
     /// The ranges.
     #[must_use]
     pub fn ranges(&self) -> &[SlotRange] {
-        &self.ranges[..usize::from(self.count)]
+        self.slots.as_slice()
     }
 }
 
@@ -131,6 +138,21 @@ pub enum Entry {
     Epoch(EpochMark),
     /// Slots that are served from here on.
     Activation(Activation),
+    /// Slots that leave this log.
+    HandOver(HandOver),
+    /// What leaves with them.
+    HandedSums(HandedSums),
+    /// Slots' state from another log is staged here.
+    Adopt(Adopt),
+    /// The file that holds it.
+    AdoptedFile(AdoptedFile),
+    /// The slots that it is of.
+    AdoptedSlots(AdoptedSlots),
+    /// What was staged under this move goes.
+    Drop {
+        /// The move.
+        number: MoveNumber,
+    },
 }
 
 /// Why 128 bytes are not an entry that this version knows.
@@ -168,10 +190,37 @@ impl Entry {
                 ring_epoch: RingEpoch(u32_at(bytes, 4)),
                 term: Term(u64_at(bytes, TERM_AT)),
             })),
-            KIND_ACTIVATION => read_activation(bytes),
+            KIND_ACTIVATION => Ok(Self::Activation(Activation {
+                number: MoveNumber(u64_at(bytes, NUMBER_AT)),
+                ring_epoch: RingEpoch(u32_at(bytes, 4)),
+                slots: SlotRanges::read(bytes)?,
+            })),
+            KIND_HAND_OVER => HandOver::read(bytes).map(Self::HandOver),
+            KIND_HANDED_SUMS => HandedSums::read(bytes).map(Self::HandedSums),
+            KIND_ADOPT => Adopt::read(bytes).map(Self::Adopt),
+            KIND_ADOPTED_FILE => AdoptedFile::read(bytes).map(Self::AdoptedFile),
+            KIND_ADOPTED_SLOTS => AdoptedSlots::read(bytes).map(Self::AdoptedSlots),
+            KIND_DROP => Ok(Self::Drop {
+                number: move_number(bytes)?,
+            }),
             kind if Kind::from_number(kind).is_some() => read_change(bytes).map(Self::Change),
             kind => Err(EntryError::Kind(kind)),
         }
+    }
+
+    /// Is this, by its kind, an entry of a move? The activations of a first table count too.
+    #[must_use]
+    pub const fn is_of_move(bytes: &[u8; ENTRY_SIZE]) -> bool {
+        matches!(
+            bytes[KIND_AT],
+            KIND_ACTIVATION
+                | KIND_HAND_OVER
+                | KIND_HANDED_SUMS
+                | KIND_ADOPT
+                | KIND_ADOPTED_FILE
+                | KIND_ADOPTED_SLOTS
+                | KIND_DROP
+        )
     }
 
     /// Its bytes, reserved ones 0.
@@ -192,20 +241,33 @@ impl Entry {
             }
             Self::Activation(activation) => {
                 bytes[KIND_AT] = KIND_ACTIVATION;
-                put(&mut bytes, RANGE_COUNT_AT, &activation.count.to_le_bytes());
                 put(&mut bytes, 4, &activation.ring_epoch.0.to_le_bytes());
-                for (index, range) in activation.ranges().iter().enumerate() {
-                    put(
-                        &mut bytes,
-                        RANGES_AT + index * 4,
-                        &range.first.0.to_le_bytes(),
-                    );
-                    put(
-                        &mut bytes,
-                        RANGES_AT + index * 4 + 2,
-                        &range.last.0.to_le_bytes(),
-                    );
-                }
+                put(&mut bytes, NUMBER_AT, &activation.number.0.to_le_bytes());
+                activation.slots.write(&mut bytes);
+            }
+            Self::HandOver(hand_over) => {
+                bytes[KIND_AT] = KIND_HAND_OVER;
+                hand_over.write(&mut bytes);
+            }
+            Self::HandedSums(sums) => {
+                bytes[KIND_AT] = KIND_HANDED_SUMS;
+                sums.write(&mut bytes);
+            }
+            Self::Adopt(adopt) => {
+                bytes[KIND_AT] = KIND_ADOPT;
+                adopt.write(&mut bytes);
+            }
+            Self::AdoptedFile(file) => {
+                bytes[KIND_AT] = KIND_ADOPTED_FILE;
+                file.write(&mut bytes);
+            }
+            Self::AdoptedSlots(slots) => {
+                bytes[KIND_AT] = KIND_ADOPTED_SLOTS;
+                slots.write(&mut bytes);
+            }
+            Self::Drop { number } => {
+                bytes[KIND_AT] = KIND_DROP;
+                write_drop(*number, &mut bytes);
             }
         }
         bytes
@@ -273,29 +335,7 @@ fn read_change(bytes: &[u8; ENTRY_SIZE]) -> Result<Change, EntryError> {
     })
 }
 
-fn read_activation(bytes: &[u8; ENTRY_SIZE]) -> Result<Entry, EntryError> {
-    let count = usize::from(u16_at(bytes, RANGE_COUNT_AT));
-    if RANGES_PER_ENTRY < count {
-        return Err(EntryError::Field(RANGE_COUNT_AT));
-    }
-    let mut ranges = [SlotRange::default(); RANGES_PER_ENTRY];
-    for (index, range) in ranges.iter_mut().take(count).enumerate() {
-        let at = RANGES_AT + index * 4;
-        *range = SlotRange {
-            first: Slot(u16_at(bytes, at)),
-            last: Slot(u16_at(bytes, at + 2)),
-        };
-        if range.last < range.first {
-            return Err(EntryError::Field(at));
-        }
-    }
-    Ok(Entry::Activation(Activation::new(
-        RingEpoch(u32_at(bytes, 4)),
-        &ranges[..count],
-    )))
-}
-
-fn put<const N: usize>(bytes: &mut [u8; ENTRY_SIZE], at: usize, field: &[u8; N]) {
+pub(super) fn put<const N: usize>(bytes: &mut [u8; ENTRY_SIZE], at: usize, field: &[u8; N]) {
     bytes[at..at + N].copy_from_slice(field);
 }
 
@@ -373,7 +413,7 @@ mod tests {
     fn foreign_bytes_are_refused() {
         assert_eq!(Entry::read(&[0; ENTRY_SIZE]), Err(EntryError::Kind(0)));
         let mut bytes = Entry::Activation(Activation::new(RingEpoch(1), &[])).to_bytes();
-        bytes[RANGE_COUNT_AT] = 200;
-        assert_eq!(Entry::read(&bytes), Err(EntryError::Field(RANGE_COUNT_AT)));
+        bytes[2] = 200;
+        assert_eq!(Entry::read(&bytes), Err(EntryError::Field(2)));
     }
 }

@@ -7,6 +7,7 @@ mod code;
 mod entry;
 mod id;
 mod map;
+mod moves;
 mod operation;
 mod position;
 mod random;
@@ -21,13 +22,19 @@ pub use id::{
     ClusterId, Currency, IdTextError, Incarnation, LogNumber, NodeId, OperationId, UserId,
 };
 pub use map::{Map, Set, new_map, new_set};
+pub use moves::{
+    Adopt, AdoptedFile, AdoptedSlots, Adoption, HandOver, HandOverHead, HandedSum, HandedSums,
+    SlotRanges,
+};
 pub use operation::{AccountSettings, Flags, Kind, OPERATION_SIZE, Operation};
-pub use position::{Generation, LogEnd, LogTime, Place, RingEpoch, Seq, Slot, Term, TermStart};
+pub use position::{
+    Generation, LogEnd, LogTime, MoveNumber, Place, RingEpoch, Seq, Slot, Term, TermStart,
+};
 pub use random::Random;
 pub use receipt::{RECEIPT_SIZE, ROW_SIZE, Receipt, ReceiptFlags, Row};
 pub use section::Section;
 #[cfg(feature = "daemon")]
-pub use slot::{id_fingerprint, user_slot};
+pub use slot::{id_fingerprint, id_fingerprint_in, slot_of_fingerprint, user_slot};
 
 /// Exact: every target of this crate has 64-bit addresses (asserted in `limits`).
 #[must_use]

@@ -43,6 +43,10 @@ counter! {
     Generation(u64)
 }
 counter! {
+    /// Number of one move of slots from one log to another. 0 = none: the first table of a cluster.
+    MoveNumber(u64)
+}
+counter! {
     /// Nanoseconds since the Unix epoch as a log sees them: never goes back within one log.
     LogTime(u64)
 }

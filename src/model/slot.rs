@@ -20,15 +20,30 @@ pub fn user_slot(ring_key: u128, user: UserId) -> Slot {
     Slot((hasher.finish() >> 48) as u16)
 }
 
-/// Fingerprint of an id in tables and checkpoints: SipHash-2-4 over the 16 little-endian bytes of
-/// the user and the 16 of the id, with the key of [`user_slot`]. Never 0 (1 in its place).
+/// Fingerprint of an id in tables and checkpoints: in the top 16 bits the user's slot, below it
+/// the low 48 bits of SipHash-2-4 over the 16 little-endian bytes of the user and the 16 of the
+/// id, with the key of [`user_slot`]; 1 in their place if they are 0.
 ///
-/// Keyed, so that nobody can make ids that collide; the length tells it from a user's hash.
+/// By the slot the ids of some slots are told from the others when they move. Keyed, so that
+/// nobody can make ids that collide; the length tells the hash from a user's.
+#[must_use]
+pub fn id_fingerprint(ring_key: u128, user: UserId, id: OperationId) -> u64 {
+    id_fingerprint_in(user_slot(ring_key, user), ring_key, user, id)
+}
+
+/// [`id_fingerprint`] where the user's slot is known.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "the halves of the key")]
-pub fn id_fingerprint(ring_key: u128, user: UserId, id: OperationId) -> u64 {
+pub fn id_fingerprint_in(slot: Slot, ring_key: u128, user: UserId, id: OperationId) -> u64 {
     let mut hasher = SipHasher24::new_with_keys(ring_key as u64, (ring_key >> 64) as u64);
     hasher.write(&user.get().to_le_bytes());
     hasher.write(&id.get().to_le_bytes());
-    hasher.finish().max(1)
+    let low = hasher.finish() & (u64::MAX >> 16);
+    (u64::from(slot.0) << 48) | low.max(1)
+}
+
+/// The slot in a fingerprint.
+#[must_use]
+pub const fn slot_of_fingerprint(fingerprint: u64) -> Slot {
+    Slot((fingerprint >> 48) as u16)
 }

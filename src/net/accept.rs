@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::clock::Tick;
@@ -65,6 +66,17 @@ impl Listener {
             socket,
             address,
             kind,
+        })
+    }
+
+    /// The same listener once more, for the next loop of this process: its port stays taken, and
+    /// who connects in between waits.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let socket = std::net::TcpListener::from(self.socket.as_fd().try_clone_to_owned()?);
+        Ok(Self {
+            socket: TcpListener::from_std(socket),
+            address: self.address,
+            kind: self.kind,
         })
     }
 

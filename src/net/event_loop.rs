@@ -34,17 +34,26 @@ const ALARM_DELAY_MAX: Duration = Duration::from_millis(2);
 /// What the poll's own timeout is exact to.
 const POLL_GRAIN: Duration = Duration::from_millis(1);
 
-/// Runs `role` until it asks for the end of the process, and returns how it ends.
+/// How a loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The process is to end.
+    Exit(ExitCode),
+    /// The role is to begin a new life in this process.
+    Again,
+}
+
+/// Runs `role` until it asks for its end, and returns how it ends.
 ///
 /// If the system does not give what a loop needs, that is said and the process ends as after
 /// damage: there is nothing that a role could do about it.
-pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
+pub fn run(role: &mut impl Role, setup: Setup<'_>) -> Ended {
     run_with(role, setup, Timing::Coarse)
 }
 
 /// The same with deadlines kept to the microsecond instead of the millisecond, at the price of one
 /// more system call per sleep: for a load generator that sends by a schedule.
-pub fn run_precise(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
+pub fn run_precise(role: &mut impl Role, setup: Setup<'_>) -> Ended {
     run_with(role, setup, Timing::Precise)
 }
 
@@ -54,7 +63,7 @@ enum Timing {
     Precise,
 }
 
-fn run_with(role: &mut impl Role, setup: Setup<'_>, timing: Timing) -> ExitCode {
+fn run_with(role: &mut impl Role, setup: Setup<'_>, timing: Timing) -> Ended {
     let Setup {
         listeners,
         lanes,
@@ -73,15 +82,19 @@ fn run_with(role: &mut impl Role, setup: Setup<'_>, timing: Timing) -> ExitCode 
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, BELL)?;
+        let is_stop_due = signals.is_stop_due();
         let signals = match signals {
-            Signals::Handled => Some(SignalSource::new(&registry, SIGNAL)?),
+            Signals::Handled | Signals::Since(_) => Some(SignalSource::new(&registry, SIGNAL)?),
             Signals::Ignored => None,
         };
         let alarm = match timing {
             Timing::Coarse => None,
             Timing::Precise => Some(Alarm::new(&registry, ALARM)?),
         };
-        let sockets = Sockets::new(registry, limits, listeners, gate_token)?;
+        let mut sockets = Sockets::new(registry, limits, listeners, gate_token)?;
+        if is_stop_due {
+            sockets.notices.push_back(Input::Stop);
+        }
         let event_loop = EventLoop {
             role,
             out: Outbox::new(),
@@ -100,7 +113,7 @@ fn run_with(role: &mut impl Role, setup: Setup<'_>, timing: Timing) -> ExitCode 
     })();
     result.unwrap_or_else(|error: io::Error| {
         say(Level::Alarm, &format!("the event loop fails error={error}"));
-        ExitCode::Damage
+        Ended::Exit(ExitCode::Damage)
     })
 }
 
@@ -117,12 +130,12 @@ struct EventLoop<'a> {
     clock: Clock,
     say: &'a mut dyn FnMut(Level, &str),
     on_ready: Box<dyn FnMut() + 'a>,
-    /// How the process ends, once that is decided.
-    ending: Option<ExitCode>,
+    /// How it ends, once that is decided.
+    ending: Option<Ended>,
 }
 
 impl EventLoop<'_> {
-    fn run(mut self) -> io::Result<ExitCode> {
+    fn run(mut self) -> io::Result<Ended> {
         loop {
             self.wait()?;
             let now = self.clock.now();
@@ -132,9 +145,9 @@ impl EventLoop<'_> {
             self.transmit(now.tick);
             self.carry_out_effects(now.tick)?;
             self.say_lines();
-            if let Some(code) = self.ending {
+            if let Some(ended) = self.ending {
                 self.leave()?;
-                return Ok(code);
+                return Ok(ended);
             }
         }
     }
@@ -194,7 +207,7 @@ impl EventLoop<'_> {
                 Report::Panicked(text) => {
                     let text = format!("a disk thread panics lane={text}");
                     self.sockets.lines.push((Level::Alarm, text));
-                    self.ending = Some(ExitCode::Damage);
+                    self.ending = Some(Ended::Exit(ExitCode::Damage));
                 }
                 Report::Over => unreachable!("threads end when the loop does"),
             }
@@ -243,6 +256,10 @@ impl EventLoop<'_> {
             Effect::Disk(request) => self.lanes.send(request)?,
             Effect::Say { level, text } => (self.say)(level, &text),
             Effect::Ready => (self.on_ready)(),
+            Effect::BeginAgain { text } => {
+                (self.say)(Level::Warn, &text);
+                self.ending = Some(Ended::Again);
+            }
             Effect::Exit { code, text } => {
                 if !text.is_empty() {
                     let level = if code == ExitCode::Ok {
@@ -252,7 +269,7 @@ impl EventLoop<'_> {
                     };
                     (self.say)(level, &text);
                 }
-                self.ending = Some(code);
+                self.ending = Some(Ended::Exit(code));
             }
         }
         Ok(())

@@ -29,7 +29,8 @@ use crate::limits;
 use crate::role::{Lanes, Level};
 
 pub use accept::{Listener, ListenerKind, needs_insecure};
-pub use event_loop::{run, run_precise};
+pub use event_loop::{Ended, run, run_precise};
+pub use signals::StopMark;
 
 /// What a loop allows its peers. Settable downwards from [`Limits::standard`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,12 +95,23 @@ impl Limits {
 }
 
 /// Whether the loop answers to the process's signals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Signals {
     /// SIGTERM and SIGINT become `Input::Stop`; a second SIGINT ends the process with 130.
     Handled,
+    /// So do those that came since the mark was made.
+    Since(StopMark),
     /// They are somebody else's: the loop is one of several in its process.
     Ignored,
+}
+
+impl Signals {
+    fn is_stop_due(&self) -> bool {
+        match self {
+            Self::Since(mark) => mark.is_set(),
+            Self::Handled | Self::Ignored => false,
+        }
+    }
 }
 
 /// Takes lines for the operator.

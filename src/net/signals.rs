@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::{Interest, Registry, Token};
 use signal_hook::SigId;
@@ -13,6 +13,26 @@ use signal_hook_mio::v1_0::Signals as Pipe;
 
 /// What a shell expects of a process that ended by SIGINT.
 const INTERRUPTED: i32 = 130;
+
+/// Remembers for the rest of the process that SIGTERM or SIGINT came: for a process whose loops
+/// follow each other, so that none falls between two of them.
+#[derive(Clone, Debug)]
+pub struct StopMark(Arc<AtomicBool>);
+
+impl StopMark {
+    /// From here on.
+    pub fn new() -> io::Result<Self> {
+        let mark = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            flag::register(signal, Arc::clone(&mark))?;
+        }
+        Ok(Self(mark))
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// Takes SIGTERM and SIGINT for as long as it lives.
 pub(super) struct SignalSource {

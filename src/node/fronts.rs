@@ -173,7 +173,13 @@ impl Fronts {
             | Message::EntryAsk { .. }
             | Message::EntryRead(_)
             | Message::Follow
-            | Message::Table(_) => {
+            | Message::Table(_)
+            | Message::ClusterAsk(_)
+            | Message::ClusterTold { .. }
+            | Message::MoveOrder(_)
+            | Message::MoveTold(_)
+            | Message::MoveFileAsk(_)
+            | Message::MoveFilePart(_) => {
                 self.refuse(peer, RefusalCode::Unexpected, "a node takes requests", out);
                 None
             }

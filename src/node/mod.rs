@@ -4,7 +4,7 @@
 //! unknown folder to a replayed log), `restore` and `replay` (its steps), `running` (serving),
 //! `turn` (one turn: requests to block), `lookups`, `prove` and `parked` (ids that may have been
 //! seen), `search` (ids too old to be remembered), `commit` (what waits), `replicate` (sending to
-//! the backup), `upkeep`.
+//! the backup), `moves` (slots that come and go), `upkeep`.
 //!
 //! What always holds, checked after every turn in debug builds: the numbered points of the
 //! `check_invariants` in `commit`, `parked`, `turn` and `running`.
@@ -17,6 +17,7 @@ mod fronts;
 mod identity;
 mod link;
 mod lookups;
+mod moves;
 mod options;
 mod parked;
 mod prove;
@@ -38,17 +39,17 @@ mod tests;
 use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::limits;
-use crate::model::{Generation, ResultCode, RingEpoch, Term};
+use crate::model::{Generation, ResultCode, RingEpoch, Term, to_usize};
 use crate::protocol::{
-    Appended, Beat, Confirmed, Frame, Granted, Message, MessageError, PeerRole, RefusalCode,
-    Refused, Table, Welcome,
+    Appended, Beat, Confirmed, Frame, Granted, Message, MessageError, MoveFilePart, MoveOrder,
+    PeerRole, RefusalCode, Refused, Table, Welcome,
 };
 use crate::role::{DiskReply, Effect, ExitCode, Input, Level, Link, Outbox, PeerId, Role};
 
 use fronts::refuse;
 use identity::Identity;
 use running::Running;
-use shared::{Grant, Halt, Shared, say};
+use shared::{End, Grant, Halt, Shared, say};
 use slots::SlotTable;
 use start::Start;
 use turn::answer_all;
@@ -142,7 +143,7 @@ impl Node {
     fn stop(&mut self, now: Now, out: &mut Outbox) -> Result<(), Halt> {
         match &mut self.phase {
             Phase::New | Phase::Starting(_) => Err(Halt {
-                code: ExitCode::Ok,
+                end: End::Exit(ExitCode::Ok),
                 text: "stopped before it served".to_owned(),
             }),
             Phase::Running(running) => {
@@ -186,6 +187,7 @@ impl Node {
 
     fn link_lost(&mut self, now: Now) {
         self.shared.link.lost(now);
+        self.shared.orders.clear();
         match &mut self.phase {
             Phase::Starting(start) => start.link_lost(),
             Phase::Running(running) => running.link_lost(),
@@ -261,7 +263,7 @@ impl Node {
             Message::Welcome(welcome) => self.welcomed(peer, welcome, now, out),
             Message::Refused(refused) => self.refused(peer, refused, now, out),
             Message::Granted(granted) => self.granted(peer, granted, now, out),
-            Message::Confirmed(confirmed) => self.confirmed(confirmed, now),
+            Message::Confirmed(confirmed) => self.confirmed(peer, confirmed, now, out),
             Message::Table(table) => self.table(peer, table, now, out),
             Message::Ping => {
                 let pong = Message::Pong {
@@ -291,6 +293,14 @@ impl Node {
                 }
                 Phase::New | Phase::Starting(_) | Phase::Ended => Ok(()),
             },
+            Message::MoveOrder(order) => {
+                self.ordered(peer, order, now, out);
+                Ok(())
+            }
+            Message::MoveFilePart(part) => {
+                self.move_file_part(part, now, out);
+                Ok(())
+            }
             Message::Hello(_)
             | Message::Request { .. }
             | Message::Receipts(_)
@@ -305,11 +315,42 @@ impl Node {
             | Message::Fetch(_)
             | Message::CheckpointAsk(_)
             | Message::EntryAsk { .. }
-            | Message::Follow => {
+            | Message::Follow
+            | Message::ClusterAsk(_)
+            | Message::ClusterTold { .. }
+            | Message::MoveTold(_)
+            | Message::MoveFileAsk(_) => {
                 let text = format!("{} is not due", message.kind().name());
                 self.break_link(peer, RefusalCode::Unexpected, &text, now, out);
                 Ok(())
             }
+        }
+    }
+
+    /// Keeps an order until the node serves, as many as a node waits with.
+    fn ordered(&mut self, peer: PeerId, order: &MoveOrder<'_>, now: Now, out: &mut Outbox) {
+        let order = match moves::Order::read(order) {
+            Ok(order) => order,
+            Err(error) => {
+                let text = error.to_string();
+                self.break_link(peer, RefusalCode::Malformed, &text, now, out);
+                return;
+            }
+        };
+        let max = to_usize(u64::from(limits::NODE_MOVE_ORDER_COUNT_MAX));
+        if max <= self.shared.orders.len() {
+            let dropped = self.shared.orders.pop_front();
+            let text = format!("too many orders wait; forgotten until told again: {dropped:?}");
+            say(out, Level::Warn, text);
+        }
+        self.shared.orders.push_back(order);
+    }
+
+    fn move_file_part(&mut self, part: &MoveFilePart<'_>, now: Now, out: &mut Outbox) {
+        match &mut self.phase {
+            Phase::Starting(start) => start.move_file_part(part, now, out),
+            Phase::Running(running) => running.move_file_part(part, now, out),
+            Phase::New | Phase::Ended => (),
         }
     }
 
@@ -322,6 +363,11 @@ impl Node {
     ) -> Result<(), Halt> {
         self.shared.clock.read(appended.clock_ms, now);
         self.shared.backup_free_size = Some(appended.free_size);
+        let own_log = self.shared.identity.map(|identity| identity.log);
+        if own_log == Some(appended.log) && self.term() < appended.term {
+            self.replaced(peer, appended.term, now, out);
+            return Ok(());
+        }
         match &mut self.phase {
             Phase::Running(running) => running.appended(peer, appended, &mut self.shared, out),
             Phase::New | Phase::Starting(_) | Phase::Ended => Ok(()),
@@ -378,6 +424,7 @@ impl Node {
         );
         match refused.code {
             RefusalCode::Fenced => return Err(Halt::fenced(text)),
+            RefusalCode::TakenOver => return Err(Halt::taken_over(text)),
             RefusalCode::InUse => {
                 if self.shared.link.in_use_too_long(now) {
                     return Err(Halt::fenced(text));
@@ -506,18 +553,35 @@ impl Node {
         Ok(())
     }
 
-    fn confirmed(&mut self, confirmed: &Confirmed, now: Now) -> Result<(), Halt> {
+    /// The log has a higher term than this process: it gets no acknowledgement any more, and
+    /// registers again to hear who has the log.
+    fn replaced(&mut self, peer: PeerId, term: Term, now: Now, out: &mut Outbox) {
+        let own = self.term();
+        let text = format!("the log is at term {term}, this process had term {own}");
+        self.shared.link.say_once(Level::Warn, text, out);
+        let reason = String::new();
+        out.effect(Effect::Close { peer, reason });
+        self.link_lost(now);
+    }
+
+    fn term(&self) -> Term {
+        let identity = self.shared.identity;
+        identity.map_or(Term(0), |identity| identity.term)
+    }
+
+    fn confirmed(
+        &mut self,
+        peer: PeerId,
+        confirmed: &Confirmed,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
         self.shared.clock.read(confirmed.clock_ms, now);
         self.shared.backup_free_size = Some(confirmed.free_size);
-        let own = self
-            .shared
-            .identity
-            .map_or(Term(0), |identity| identity.term);
+        let own = self.term();
         if own < confirmed.term {
-            return Err(Halt::fenced(format!(
-                "the log is at term {}, this process had term {own}",
-                confirmed.term
-            )));
+            self.replaced(peer, confirmed.term, now, out);
+            return Ok(());
         }
         if confirmed.term < own {
             return Err(Halt::damage(format!(
@@ -576,6 +640,9 @@ impl Node {
                 .say_once(Level::Warn, "the backup is silent".to_owned(), out);
             self.link_lost(now);
         }
+        if let Phase::Starting(start) = &mut self.phase {
+            start.stage_on(&self.shared, now, out)?;
+        }
         if let Phase::Starting(start) = &mut self.phase
             && let Some(started) = start.finished()?
         {
@@ -601,10 +668,7 @@ impl Node {
         match &self.phase {
             Phase::Running(running) => running.beat(),
             Phase::New | Phase::Starting(_) | Phase::Ended => Beat {
-                term: self
-                    .shared
-                    .identity
-                    .map_or(Term(0), |identity| identity.term),
+                term: self.term(),
                 ..Beat::default()
             },
         }
@@ -613,12 +677,13 @@ impl Node {
     /// Ends the process: nothing that was not sent yet leaves after this.
     fn halt(&mut self, halt: Halt, out: &mut Outbox) {
         self.phase = Phase::Ended;
-        if halt.code == ExitCode::Damage {
-            say(out, Level::Alarm, halt.text.clone());
+        let Halt { end, text } = halt;
+        if end == End::Exit(ExitCode::Damage) {
+            say(out, Level::Alarm, text.clone());
         }
-        out.effect(Effect::Exit {
-            code: halt.code,
-            text: halt.text,
+        out.effect(match end {
+            End::Exit(code) => Effect::Exit { code, text },
+            End::Again => Effect::BeginAgain { text },
         });
     }
 }
@@ -649,7 +714,10 @@ impl Role for Node {
         match &self.phase {
             // At once: the first turn begins the start.
             Phase::New => Some(Tick(0)),
-            Phase::Starting(_) => link,
+            Phase::Starting(start) => match (link, start.deadline()) {
+                (Some(link), Some(own)) => Some(link.min(own)),
+                (link, own) => link.or(own),
+            },
             Phase::Running(running) => {
                 let own = running.deadline();
                 Some(link.map_or(own, |link| link.min(own)))

@@ -19,6 +19,8 @@ pub struct NodeOptions {
     pub incarnation: Incarnation,
     /// The cluster it must belong to; `None` = the one that folder or backup says.
     pub cluster: Option<ClusterId>,
+    /// The weight with which it becomes a member if its number is none; `None` = it must be one.
+    pub join: Option<u32>,
     /// Ids that the ledger remembers.
     pub id_count_max: u64,
     /// Limits of its queues.

@@ -210,6 +210,18 @@ impl Parked {
         }
     }
 
+    /// Operations of users that are not served any more need no proof: they are ready to be told.
+    pub(super) fn give_up(&mut self, is_gone: impl Fn(UserId) -> bool) {
+        let ready = &mut self.ready;
+        self.asks.retain(|ask| {
+            let stays = !is_gone(ask.user);
+            if !stays {
+                ready.push_back(ask.user);
+            }
+            stays
+        });
+    }
+
     fn prove(&mut self, at: usize, proof: Proof) {
         let ask = self.asks.swap_remove(at);
         let queue = self.queues.get_mut(&ask.user).expect("its operation waits");

@@ -131,7 +131,15 @@ impl Running {
 fn change_of(bytes: &[u8; ENTRY_SIZE]) -> Result<Option<Change>, crate::model::EntryError> {
     Ok(match Entry::read(bytes)? {
         Entry::Change(change) => Some(change),
-        Entry::Horizon { .. } | Entry::Epoch(_) | Entry::Activation(_) => None,
+        Entry::Horizon { .. }
+        | Entry::Epoch(_)
+        | Entry::Activation(_)
+        | Entry::HandOver(_)
+        | Entry::HandedSums(_)
+        | Entry::Adopt(_)
+        | Entry::AdoptedFile(_)
+        | Entry::AdoptedSlots(_)
+        | Entry::Drop { .. } => None,
     })
 }
 

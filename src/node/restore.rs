@@ -560,14 +560,14 @@ impl Start {
                 }
             }
             Step::Fetching(fetching) => fetching.asked = false,
+            Step::Replaying(replay) => replay.link_lost(),
             Step::Identity
             | Step::Opening
             | Step::Registering
             | Step::Searching(_)
             | Step::Cutting { .. }
             | Step::Anchoring { .. }
-            | Step::Creating { .. }
-            | Step::Replaying(_) => (),
+            | Step::Creating { .. } => (),
         }
     }
 

@@ -17,10 +17,11 @@ use crate::role::{
 };
 
 use super::commit::{Answers, Commit};
+use super::moves::Moves;
 use super::parked::Parked;
 use super::replicate::{self, Replicate};
 use super::search::{self, Found, Searches};
-use super::shared::{Failure, Grant, Halt, Shared, Standing, say};
+use super::shared::{End, Failure, Grant, Halt, Shared, Standing, say};
 use super::slots::SlotTable;
 use super::start::Started;
 use super::turn::{Queue, Scratch};
@@ -60,6 +61,7 @@ pub(super) struct Running {
     pub(super) parked: Parked,
     pub(super) searches: Searches,
     pub(super) upkeep: Upkeep,
+    pub(super) moves: Moves,
     /// Entries of the node's own that wait for the next block.
     pub(super) own: VecDeque<Entry>,
     /// The ring epoch that the own entries (and the log) speak of.
@@ -80,10 +82,12 @@ impl Running {
             grant,
             verify,
             segment_times,
+            mut kept,
         } = started;
         let (first_offset, newest) = (local.first_offset, local.checkpoint);
         let mut upkeep = Upkeep::new(&verify, grant.ring_key, first_offset, newest, segment_times);
         upkeep.begin(out);
+        kept.tell_anyway(out);
         Self {
             stage: Stage::AwaitingTable,
             term: grant.term,
@@ -100,6 +104,7 @@ impl Running {
             parked: Parked::new(shared.options.limits.parked_count_max),
             searches: Searches::default(),
             upkeep,
+            moves: Moves::new(kept),
             own: VecDeque::new(),
             logged_epoch: RingEpoch(0),
             refresh_at: None,
@@ -143,9 +148,11 @@ impl Running {
         if self.is_due {
             return Tick(0);
         }
+        let upkeep = self.upkeep.deadline();
         match self.stage {
-            Stage::AwaitingTable | Stage::Activating(_) | Stage::Serving => self.upkeep.deadline(),
-            Stage::Stopping(until) => self.upkeep.deadline().min(until),
+            Stage::AwaitingTable | Stage::Activating(_) => upkeep,
+            Stage::Serving => self.moves.deadline().map_or(upkeep, |due| due.min(upkeep)),
+            Stage::Stopping(until) => upkeep.min(until),
         }
     }
 
@@ -204,6 +211,7 @@ impl Running {
 
     pub(super) fn link_lost(&mut self) {
         self.parked.link_lost();
+        self.moves_link_lost();
     }
 
     fn pump(&mut self, peer: PeerId, out: &mut Outbox) {
@@ -224,7 +232,6 @@ impl Running {
         shared: &mut Shared,
         out: &mut Outbox,
     ) -> Result<(), Halt> {
-        self.check_term(appended.term)?;
         if appended.log != self.verify.log || appended.term != self.term {
             return Ok(());
         }
@@ -239,17 +246,6 @@ impl Running {
         }
         self.pump(peer, out);
         Ok(())
-    }
-
-    /// A term that the backup names: a higher one than this node's fences it.
-    pub(super) fn check_term(&self, term: Term) -> Result<(), Halt> {
-        if term <= self.term {
-            return Ok(());
-        }
-        Err(Halt::fenced(format!(
-            "log {} is at term {term}, this process had term {}",
-            self.verify.log, self.term
-        )))
     }
 
     pub(super) fn resend(
@@ -276,6 +272,11 @@ impl Running {
     }
 
     // ---- the slot table ----
+
+    /// The epoch of the table that the log speaks of, once it does.
+    pub(super) fn logged_epoch(&self) -> Option<RingEpoch> {
+        (self.logged_epoch != RingEpoch(0)).then_some(self.logged_epoch)
+    }
 
     /// Logs under which table the node works, if that changed, and what it gives.
     pub(super) fn table_changed(&mut self, shared: &Shared) {
@@ -339,7 +340,14 @@ impl Running {
                     .disk_answered(ticket, entry, shared.link.up(), out);
             }
             DiskReply::SegmentReady { .. } => self.upkeep.segment_ready(),
-            DiskReply::CheckpointMade { info, .. } => self.upkeep.checkpoint_made(info),
+            DiskReply::CheckpointMade { info, .. } => {
+                self.upkeep.checkpoint_made(info);
+                self.moves.kept.checkpoint_made(&info.end);
+                self.moves.kept.tell(self.moves.coming_image(), out);
+            }
+            reply @ (DiskReply::MoveFileLoaded { .. } | DiskReply::MoveFileWritten { .. }) => {
+                self.image_reply(reply, now, out);
+            }
             DiskReply::Retired { first_offset, .. } => self.upkeep.retired(first_offset),
             DiskReply::FreeSpace { size } => {
                 shared.free_size = Some(size);
@@ -369,7 +377,10 @@ impl Running {
             | DiskReply::CheckpointRead { .. }
             | DiskReply::CheckpointWritten { .. }
             | DiskReply::ReplicaAt { .. }
-            | DiskReply::Audited { .. } => (),
+            | DiskReply::Audited { .. }
+            | DiskReply::HandOverBuilt { .. }
+            | DiskReply::MoveFileRead { .. }
+            | DiskReply::MoveFilesKept => (),
         }
         Ok(())
     }
@@ -419,7 +430,10 @@ impl Running {
         {
             let level = match failure.fault {
                 DiskFault::Damage => Level::Alarm,
-                DiskFault::Poisoned | DiskFault::NoSpace | DiskFault::Other => Level::Warn,
+                DiskFault::Poisoned
+                | DiskFault::NoSpace
+                | DiskFault::NoMoveFile(_)
+                | DiskFault::Other => Level::Warn,
             };
             say(out, level, format!("the search of an old id ends: {text}"));
             let below = self.commit.committed().offset;
@@ -427,7 +441,7 @@ impl Running {
             self.search_ended(ended);
             return Ok(());
         }
-        if self.upkeep.failed(failure, now, out) {
+        if self.move_file_failed(failure, now, out) || self.upkeep.failed(failure, now, out) {
             return Ok(());
         }
         Err(Halt::damage(format!("the disk failed: {text}")))
@@ -453,21 +467,35 @@ impl Running {
         match self.stage {
             Stage::AwaitingTable => self.activate(shared, now, out)?,
             Stage::Activating(_) => (),
-            Stage::Serving => self.run_turn(shared, now, out)?,
+            Stage::Serving => {
+                self.run_moves(shared, now, out)?;
+                self.run_turn(shared, now, out)?;
+            }
             Stage::Stopping(until) => self.stop_turn(until, shared, now, out)?,
         }
-        let horizon_ms = self.ledger.horizon_ms();
-        let foldable = if canary::on(Bug::FoldBeyondCommit) {
-            &self.applied
-        } else {
-            self.commit.committed()
-        };
-        self.upkeep.tick(now, foldable, horizon_ms, out);
+        self.keep_up(shared, now, out);
         self.release(shared, out);
         self.confirm(shared, now, out);
         #[cfg(debug_assertions)]
         self.check_invariants(shared);
         Ok(())
+    }
+
+    fn keep_up(&mut self, shared: &Shared, now: Now, out: &mut Outbox) {
+        let committed = *self.commit.committed();
+        self.upkeep.scrub_if_due(now, &committed, out);
+        if !self.upkeep.is_due(now) {
+            return;
+        }
+        let foldable = if canary::on(Bug::FoldBeyondCommit) {
+            self.applied
+        } else {
+            committed
+        };
+        let kept = &mut self.moves.kept;
+        let bound = kept.checkpoint_bound(&foldable, shared.slots.as_ref(), &self.ledger);
+        let horizon_ms = self.ledger.horizon_ms();
+        self.upkeep.tick(now, &committed, &bound, horizon_ms, out);
     }
 
     /// Takes in what became committed.
@@ -557,7 +585,7 @@ impl Running {
             _ => format!("stopped with {left} blocks that the backup did not acknowledge"),
         };
         Err(Halt {
-            code: ExitCode::Ok,
+            end: End::Exit(ExitCode::Ok),
             text,
         })
     }

@@ -187,7 +187,16 @@ fn look_into(sought: &Sought, block: &Block<'_>) -> Option<Found> {
                 return Some(sought.nothing());
             }
             Ok(
-                Entry::Change(_) | Entry::Horizon { .. } | Entry::Epoch(_) | Entry::Activation(_),
+                Entry::Change(_)
+                | Entry::Horizon { .. }
+                | Entry::Epoch(_)
+                | Entry::Activation(_)
+                | Entry::HandOver(_)
+                | Entry::HandedSums(_)
+                | Entry::Adopt(_)
+                | Entry::AdoptedFile(_)
+                | Entry::AdoptedSlots(_)
+                | Entry::Drop { .. },
             ) => (),
             Err(_damaged) => return Some(Found::Nothing(ResultCode::BeyondRetention)),
         }

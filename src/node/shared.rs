@@ -1,5 +1,6 @@
 //! What all phases of a node share, and how a node ends.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -20,21 +21,31 @@ use super::clock::LogClock;
 use super::fronts::Fronts;
 use super::identity::Identity;
 use super::link::BackupLink;
+use super::moves::Order;
 use super::options::NodeOptions;
 use super::slots::SlotTable;
 
-/// Why the process ends.
+/// Why this life of the node ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Halt {
-    pub(super) code: ExitCode,
+    pub(super) end: End,
     pub(super) text: String,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The process ends.
+    Exit(ExitCode),
+    /// It begins again as a new incarnation.
+    Again,
 }
 
 impl Halt {
     /// Damage, or an invariant that does not hold: an operator has to look.
     pub(super) fn damage(text: impl Into<String>) -> Self {
         Self {
-            code: ExitCode::Damage,
+            end: End::Exit(ExitCode::Damage),
             text: text.into(),
         }
     }
@@ -42,7 +53,15 @@ impl Halt {
     /// Another process has this node's log.
     pub(super) fn fenced(text: impl Into<String>) -> Self {
         Self {
-            code: ExitCode::Fenced,
+            end: End::Exit(ExitCode::Fenced),
+            text: text.into(),
+        }
+    }
+
+    /// The log was taken over while this process slept or was cut off.
+    pub(super) fn taken_over(text: impl Into<String>) -> Self {
+        Self {
+            end: End::Again,
             text: text.into(),
         }
     }
@@ -50,7 +69,7 @@ impl Halt {
     /// The options do not fit the cluster.
     pub(super) fn usage(text: impl Into<String>) -> Self {
         Self {
-            code: ExitCode::Usage,
+            end: End::Exit(ExitCode::Usage),
             text: text.into(),
         }
     }
@@ -155,6 +174,8 @@ pub(super) struct Shared {
     pub(super) saving_count: u32,
     pub(super) clock: LogClock,
     pub(super) slots: Option<SlotTable>,
+    /// Orders that came on the present connection and were not looked at.
+    pub(super) orders: VecDeque<Order>,
     /// Free bytes here and on the backup, as last heard.
     pub(super) free_size: Option<u64>,
     pub(super) backup_free_size: Option<u64>,
@@ -171,6 +192,7 @@ impl Shared {
             saving_count: 0,
             clock: LogClock::default(),
             slots: None,
+            orders: VecDeque::new(),
             free_size: None,
             backup_free_size: None,
         }
@@ -205,6 +227,7 @@ impl Shared {
             end: standing.end,
             committed: standing.committed,
             address: self.options.address,
+            join: self.options.join,
             terms: TermStarts::new(&terms).expect("whole records"),
         };
         out.send(peer, &Message::Register(register));

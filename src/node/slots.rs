@@ -1,11 +1,13 @@
 //! The slot table as this node sees it, and which slots it serves.
 //!
-//! A slot is served if the table gives it to this node and the node's own log has activated it.
+//! A slot is served if the table gives it to this node and the node's own log has activated it,
+//! and not handed it over since.
 
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::model::{
-    Activation, Entry, Generation, NodeId, RingEpoch, Slot, SlotRange, UserId, to_usize, user_slot,
+    Activation, Entry, Generation, NodeId, ResultCode, RingEpoch, Slot, SlotRange, UserId,
+    to_usize, user_slot,
 };
 use crate::protocol::{MessageError, Table};
 
@@ -53,6 +55,29 @@ impl SlotTable {
         self.served[user_slot(self.ring_key, user).index()]
     }
 
+    /// Does the table give the slot to this node?
+    pub(super) fn gives(&self, slot: Slot) -> bool {
+        self.given[slot.index()]
+    }
+
+    /// Why a user who is not served is not: the slot is on its way as long as the table gives it
+    /// to this node and the log has handed it over.
+    pub(super) fn refusal(&self, user: UserId, ledger: &Ledger) -> ResultCode {
+        let slot = user_slot(self.ring_key, user);
+        if self.gives(slot) && ledger.gone(slot).is_some() {
+            ResultCode::Moving
+        } else {
+            ResultCode::NotOwner
+        }
+    }
+
+    /// Serves no longer what the log has handed over, committed or not.
+    pub(super) fn stop_serving(&mut self, ledger: &Ledger) {
+        for (index, served) in self.served.iter_mut().enumerate() {
+            *served = *served && ledger.owned(slot(index));
+        }
+    }
+
     /// Takes in what the log has activated (and committed).
     pub(super) fn refresh(&mut self, ledger: &Ledger) {
         for index in 0..SLOT_COUNT {
@@ -64,11 +89,14 @@ impl SlotTable {
         self.served.iter().filter(|served| **served).count()
     }
 
-    /// The entries that activate what is given but not activated yet.
+    /// The entries that activate what is given and was never anybody's: the slots of the first
+    /// table of a cluster. All others come by a move, which activates them.
     pub(super) fn activations(&self, ledger: &Ledger) -> Vec<Entry> {
         let mut ranges: Vec<SlotRange> = Vec::new();
         for index in 0..SLOT_COUNT {
-            if !self.given[index] || ledger.owned(slot(index)) {
+            let here = slot(index);
+            let is_known = ledger.owned(here) || ledger.gone(here).is_some();
+            if !self.given[index] || is_known || ledger.is_staged(here) {
                 continue;
             }
             match ranges.last_mut() {

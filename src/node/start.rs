@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use crate::clock::Now;
+use crate::clock::{Now, Tick};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::log::Verify;
 use crate::model::{LogEnd, LogTime};
@@ -22,6 +22,7 @@ use crate::role::{
 };
 
 use super::identity::Identity;
+use super::moves::Kept;
 use super::replay::Replay;
 use super::restore::{CheckpointCopy, Fetching, Search};
 use super::shared::{Failure, Grant, Halt, LocalLog, Shared, Standing, say};
@@ -79,6 +80,8 @@ pub(super) struct Started {
     pub(super) verify: Verify,
     /// First log time of the segments that were replayed, by segment.
     pub(super) segment_times: Vec<(u64, LogTime)>,
+    /// What the log needs to be kept for its moves.
+    pub(super) kept: Kept,
 }
 
 impl Start {
@@ -173,6 +176,9 @@ impl Start {
             DiskReply::CheckpointLoaded { records, .. } => {
                 return self.checkpoint_loaded(records, out);
             }
+            reply @ (DiskReply::MoveFileLoaded { .. } | DiskReply::MoveFileWritten { .. }) => {
+                self.image_reply(reply, now, out);
+            }
             DiskReply::FreeSpace { size } => shared.free_size = Some(size),
             DiskReply::Failed {
                 request,
@@ -197,7 +203,10 @@ impl Start {
             | DiskReply::Retired { .. }
             | DiskReply::CheckpointRead { .. }
             | DiskReply::ReplicaAt { .. }
-            | DiskReply::Audited { .. } => (),
+            | DiskReply::Audited { .. }
+            | DiskReply::HandOverBuilt { .. }
+            | DiskReply::MoveFileRead { .. }
+            | DiskReply::MoveFilesKept => (),
         }
         Ok(())
     }
@@ -327,6 +336,9 @@ impl Start {
             self.lose_folder(text, shared, now, out);
             return Ok(());
         }
+        if self.move_file_failed(failure, now, out) {
+            return Ok(());
+        }
         let copying = matches!(request, DiskRequest::WriteCheckpoint { .. });
         if copying && *fault == DiskFault::Damage {
             return self.checkpoint_refused(text, shared, out);
@@ -340,6 +352,21 @@ impl Start {
             return Ok(());
         }
         Err(Halt::damage(format!("the disk failed: {text}")))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        match &self.step {
+            Step::Replaying(replay) => replay.deadline(),
+            Step::Identity
+            | Step::Opening
+            | Step::Registering
+            | Step::Searching(_)
+            | Step::Cutting { .. }
+            | Step::Checkpoint(_)
+            | Step::Anchoring { .. }
+            | Step::Creating { .. }
+            | Step::Fetching(_) => None,
+        }
     }
 
     // ---- messages ----

@@ -436,12 +436,11 @@ impl Running {
         {
             return Outcome::bare(source, *code);
         }
-        if !shared
-            .slots
-            .as_ref()
-            .is_some_and(|slots| slots.serves(user))
-        {
+        let Some(slots) = &shared.slots else {
             return Outcome::bare(source, ResultCode::NotOwner);
+        };
+        if !slots.serves(user) {
+            return Outcome::bare(source, slots.refusal(user, &self.ledger));
         }
         if source.proofs.is_none() && self.parked.holds(user) {
             if self.parked.is_full() {
@@ -566,18 +565,44 @@ impl Running {
         let own_count_max = u32::try_from(self.own.len()).expect("bounded by its builder");
         while let Some(entry) = self.own.pop_front() {
             self.open_block(turn, turn.entry_count_max.max(own_count_max));
-            let (place, time) = (self.builder.next_place(), self.builder.next_time());
-            self.ledger.absorb(&entry, place, time).map_err(|error| {
-                Halt::damage(format!(
-                    "the node's own entry {entry:?} does not fit: {error}"
-                ))
-            })?;
-            self.builder.push(&entry.to_bytes());
-            if matches!(entry, Entry::Activation(_) | Entry::Epoch(_)) {
-                self.refresh_at = Some(self.builder.seq());
-            }
+            self.log_entry(&entry)?;
         }
         Ok(())
+    }
+
+    /// Puts an entry of the node's own into the open block.
+    fn log_entry(&mut self, entry: &Entry) -> Result<(), Halt> {
+        let (place, time) = (self.builder.next_place(), self.builder.next_time());
+        self.ledger.absorb(entry, place, time).map_err(|error| {
+            Halt::damage(format!(
+                "the node's own entry {entry:?} does not fit: {error}"
+            ))
+        })?;
+        self.builder.push(&entry.to_bytes());
+        if matches!(entry, Entry::Activation(_) | Entry::Epoch(_)) {
+            self.refresh_at = Some(self.builder.seq());
+        }
+        Ok(())
+    }
+
+    /// A block of these entries and nothing else, whose log time is above `time`.
+    pub(super) fn log_alone(
+        &mut self,
+        entries: &[Entry],
+        time: LogTime,
+        shared: &mut Shared,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        assert!(!self.builder.is_open());
+        let mut turn = self.turn(shared, now, out);
+        turn.time = turn.time.max(LogTime(time.0 + 1));
+        let count = u32::try_from(entries.len()).expect("bounded by the slots and currencies");
+        self.open_block(&turn, count);
+        for entry in entries {
+            self.log_entry(entry)?;
+        }
+        self.finish_block(shared, out)
     }
 
     /// A block of nothing but the node's own entries.

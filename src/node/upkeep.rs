@@ -122,12 +122,19 @@ impl Upkeep {
         }
     }
 
-    /// Does what is due.
-    pub(super) fn tick(&mut self, now: Now, committed: &LogEnd, horizon_ms: u64, out: &mut Outbox) {
-        self.scrub_if_due(now, committed, out);
-        if now.tick < self.next_at {
-            return;
-        }
+    pub(super) fn is_due(&self, now: Now) -> bool {
+        self.next_at <= now.tick
+    }
+
+    /// Does what is due. The next checkpoint may go up to `bound`.
+    pub(super) fn tick(
+        &mut self,
+        now: Now,
+        committed: &LogEnd,
+        bound: &LogEnd,
+        horizon_ms: u64,
+        out: &mut Outbox,
+    ) {
         self.next_at = now.tick.plus_ms(limits::UPKEEP_MS);
         if self.measure.may_begin(now) {
             self.measure = Job::Running;
@@ -136,22 +143,22 @@ impl Upkeep {
         if self.lacks_segment() {
             self.prepare(out);
         }
-        self.checkpoint_if_due(now, committed, out);
+        self.checkpoint_if_due(now, bound, out);
         self.retire_if_due(now, committed, horizon_ms, out);
     }
 
-    fn checkpoint_if_due(&mut self, now: Now, committed: &LogEnd, out: &mut Outbox) {
+    fn checkpoint_if_due(&mut self, now: Now, bound: &LogEnd, out: &mut Outbox) {
         let (last, size) = self
             .newest
             .map_or((0, 0), |info| (info.end.offset, info.size));
-        let grown = committed.offset.saturating_sub(last);
+        let grown = bound.offset.saturating_sub(last);
         if grown < size.max(2 * self.segment_size) || !self.checkpoint.may_begin(now) {
             return;
         }
         self.checkpoint = Job::Running;
         out.effect(Effect::Disk(DiskRequest::MakeCheckpoint {
             log: self.log,
-            through: *committed,
+            through: *bound,
             ring_key: self.ring_key,
         }));
     }
@@ -203,7 +210,7 @@ impl Upkeep {
     }
 
     /// Verifies the next piece of the sealed segments.
-    fn scrub_if_due(&mut self, now: Now, committed: &LogEnd, out: &mut Outbox) {
+    pub(super) fn scrub_if_due(&mut self, now: Now, committed: &LogEnd, out: &mut Outbox) {
         let first = self.first_segment * self.segment_size;
         let piece = self.scrub.next_piece(now.tick, first, committed.offset);
         if let Some(ScrubPiece { offset, below }) = piece {
@@ -331,7 +338,12 @@ impl Upkeep {
             | DiskRequest::ReadCheckpoint { .. }
             | DiskRequest::WriteCheckpoint { .. }
             | DiskRequest::AdvanceReplica { .. }
-            | DiskRequest::Audit { .. } => return false,
+            | DiskRequest::Audit { .. }
+            | DiskRequest::BuildHandOver { .. }
+            | DiskRequest::ReadMoveFile { .. }
+            | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::LoadMoveFile { .. }
+            | DiskRequest::KeepMoveFiles { .. } => return false,
         };
         let level = if *fault == DiskFault::Damage {
             Level::Alarm

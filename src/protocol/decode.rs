@@ -8,19 +8,20 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::frame::{FLAG_MORE, FLAGS_AT, Frame, FrameKind, KIND_AT};
 use super::message::{
-    ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed, EntryRead, Fetch,
-    Fetched, Granted, Hello, Member, MemberState, Message, PeerRole, Refused, Register, Table,
+    ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, ClusterAsk, ClusterCommand,
+    Confirmed, EntryRead, Fetch, Fetched, Granted, Hello, Member, MemberState, Message,
+    MoveFileAsk, MoveFilePart, MoveOrder, MoveStep, MoveTold, PeerRole, Refused, Register, Table,
     Welcome,
 };
 use super::read::Reader;
 use super::records::{
-    AUDIT_ROW_SIZE, AuditRows, MEMBER_SIZE, Members, Operations, Receipts, Rows, SLOT_RUN_SIZE,
-    SlotRuns, TERM_START_SIZE, TermStarts,
+    AUDIT_ROW_SIZE, AuditRows, MEMBER_SIZE, Members, Operations, Receipts, Rows, SLOT_RANGE_SIZE,
+    SLOT_RUN_SIZE, SlotRanges, SlotRuns, TERM_START_SIZE, TermStarts,
 };
 use super::{HELLO_MAGIC, MessageError, RefusalCode};
 use crate::limits;
 use crate::model::{
-    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, LogTime, NodeId,
+    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, LogTime, MoveNumber, NodeId,
     OPERATION_SIZE, Place, RECEIPT_SIZE, ROW_SIZE, RingEpoch, Seq, Term,
 };
 
@@ -77,6 +78,10 @@ impl<'a> Message<'a> {
                     rows: AuditRows(records),
                 }
             }
+            FrameKind::ClusterAsk => Self::ClusterAsk(ClusterAsk::read(reader)?),
+            FrameKind::ClusterTold => Self::ClusterTold {
+                json: reader.text(limits::STATUS_SIZE_MAX)?,
+            },
             FrameKind::Register
             | FrameKind::Granted
             | FrameKind::Append
@@ -91,7 +96,11 @@ impl<'a> Message<'a> {
             | FrameKind::EntryAsk
             | FrameKind::EntryRead
             | FrameKind::Follow
-            | FrameKind::Table => return Self::read_link(kind, reader),
+            | FrameKind::Table
+            | FrameKind::MoveOrder
+            | FrameKind::MoveTold
+            | FrameKind::MoveFileAsk
+            | FrameKind::MoveFilePart => return Self::read_link(kind, reader),
         })
     }
 
@@ -121,6 +130,10 @@ impl<'a> Message<'a> {
             FrameKind::EntryRead => Self::EntryRead(EntryRead::read(reader)?),
             FrameKind::Follow => Self::Follow,
             FrameKind::Table => Self::Table(Table::read(reader)?),
+            FrameKind::MoveOrder => Self::MoveOrder(MoveOrder::read(reader)?),
+            FrameKind::MoveTold => Self::MoveTold(MoveTold::read(reader)?),
+            FrameKind::MoveFileAsk => Self::MoveFileAsk(MoveFileAsk::read(reader)?),
+            FrameKind::MoveFilePart => Self::MoveFilePart(MoveFilePart::read(reader)?),
             FrameKind::Hello
             | FrameKind::Welcome
             | FrameKind::Refused
@@ -133,7 +146,9 @@ impl<'a> Message<'a> {
             | FrameKind::StatusAsk
             | FrameKind::StatusTold
             | FrameKind::AuditAsk
-            | FrameKind::AuditTold => return Err(MessageError::Field { at: KIND_AT }),
+            | FrameKind::AuditTold
+            | FrameKind::ClusterAsk
+            | FrameKind::ClusterTold => return Err(MessageError::Field { at: KIND_AT }),
         })
     }
 }
@@ -215,7 +230,8 @@ impl<'a> Register<'a> {
     fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
         let node = NodeId::new(reader.u32()?).ok_or_else(|| reader.wrong(4))?;
         let log = LogNumber::new(reader.u16()?);
-        reader.reserved(2)?;
+        let joins = yes_or_no(reader)?;
+        reader.reserved(1)?;
         Ok(Self {
             node,
             log,
@@ -223,10 +239,12 @@ impl<'a> Register<'a> {
             generation: Generation(reader.u64()?),
             term: Term(reader.u64()?),
             ring_epoch: RingEpoch(reader.u32()?),
-            end: {
-                reader.reserved(4)?;
-                log_end(reader)?
+            join: match (joins, reader.u32()?) {
+                (true, weight) => Some(weight),
+                (false, 0) => None,
+                (false, _) => return Err(reader.wrong(4)),
             },
+            end: log_end(reader)?,
             committed: Seq(reader.u64()?),
             address: address(reader)?.ok_or_else(|| reader.wrong(ADDRESS_SIZE))?,
             terms: TermStarts(reader.records(TERM_START_SIZE, limits::TERM_START_COUNT_MAX)?),
@@ -357,6 +375,89 @@ impl<'a> CheckpointPart<'a> {
     }
 }
 
+impl ClusterAsk {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
+        let command = ClusterCommand::from_number(reader.u8()?).ok_or_else(|| reader.wrong(1))?;
+        let dry_run = yes_or_no(reader)?;
+        reader.reserved(2)?;
+        let node = NodeId::new(reader.u32()?);
+        let weight = reader.u32()?;
+        reader.reserved(4)?;
+        Ok(Self {
+            command,
+            dry_run,
+            node,
+            weight,
+            number: MoveNumber(reader.u64()?),
+        })
+    }
+}
+
+impl<'a> MoveOrder<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
+        let step = move_step(reader)?;
+        reader.reserved(1)?;
+        let peer_log = log_number(reader)?;
+        let peer = NodeId::new(reader.u32()?).ok_or_else(|| reader.wrong(4))?;
+        let number = MoveNumber(reader.u64()?);
+        let image = MoveNumber(reader.u64()?);
+        let ring_epoch = RingEpoch(reader.u32()?);
+        reader.reserved(4)?;
+        Ok(Self {
+            step,
+            number,
+            image,
+            ring_epoch,
+            peer,
+            peer_log,
+            place: Place(reader.u64()?),
+            image_size: reader.u64()?,
+            image_digest: reader.u64()?,
+            image_offset: reader.u64()?,
+            slot_digest: reader.u128()?,
+            account_count: reader.u64()?,
+            horizon_ms: reader.u64()?,
+            time: LogTime(reader.u64()?),
+            ranges: SlotRanges(reader.records(SLOT_RANGE_SIZE, limits::SLOT_COUNT)?),
+        })
+    }
+}
+
+impl MoveTold {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
+        let step = move_step(reader)?;
+        reader.reserved(7)?;
+        Ok(Self {
+            step,
+            number: MoveNumber(reader.u64()?),
+            seq: Seq(reader.u64()?),
+        })
+    }
+}
+
+impl MoveFileAsk {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
+        let ask = Self {
+            image: MoveNumber(reader.u64()?),
+            offset: reader.u64()?,
+            size_max: reader.u32()?,
+        };
+        reader.reserved(4)?;
+        Ok(ask)
+    }
+}
+
+impl<'a> MoveFilePart<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
+        Ok(Self {
+            image: MoveNumber(reader.u64()?),
+            size: reader.u64()?,
+            offset: reader.u64()?,
+            bytes: reader.rest(),
+        })
+    }
+}
+
 impl EntryRead {
     fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
         let place = Place(reader.u64()?);
@@ -450,6 +551,19 @@ pub(super) fn currency(reader: &mut Reader<'_>) -> Result<u32, MessageError> {
         0 => Err(reader.wrong(4)),
         currency => Ok(currency),
     }
+}
+
+/// One byte: 1 or 0.
+fn yes_or_no(reader: &mut Reader<'_>) -> Result<bool, MessageError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(reader.wrong(1)),
+    }
+}
+
+fn move_step(reader: &mut Reader<'_>) -> Result<MoveStep, MessageError> {
+    MoveStep::from_number(reader.u8()?).ok_or_else(|| reader.wrong(1))
 }
 
 fn role(reader: &mut Reader<'_>) -> Result<PeerRole, MessageError> {

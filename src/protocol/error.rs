@@ -136,4 +136,6 @@ refusals! {
     Diverged = 20, "diverged";
     /// The data directory was copied, or the log is not the one the authority granted.
     WrongLog = 21, "wrong_log";
+    /// The log was taken over: its slots have other owners now.
+    TakenOver = 22, "taken_over";
 }

@@ -77,6 +77,10 @@ kinds! {
     AuditAsk = 26, "audit_ask";
     /// Rows of the audit; the frame flag 1 says that more frames follow.
     AuditTold = 27, "audit_told";
+    /// An operator's command to the authority.
+    ClusterAsk = 28, "cluster_ask";
+    /// What the authority says to it, as JSON text.
+    ClusterTold = 29, "cluster_told";
     /// A node presents itself and its log to the backup.
     Register = 64, "register";
     /// The term, and where the backup's copy of the log ends.
@@ -107,6 +111,14 @@ kinds! {
     Follow = 80, "follow";
     /// The slot table and the members.
     Table = 81, "table";
+    /// The authority wants a step of a move from a node.
+    MoveOrder = 82, "move_order";
+    /// A step of a move is committed in the node's log.
+    MoveTold = 83, "move_told";
+    /// Asks for a piece of the image of a move.
+    MoveFileAsk = 84, "move_file_ask";
+    /// A piece of the image of a move.
+    MoveFilePart = 85, "move_file_part";
 }
 
 /// The fixed head of a frame, without its checksum.

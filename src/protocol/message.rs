@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use super::RefusalCode;
 use super::frame::FrameKind;
-use super::records::{AuditRows, Members, Operations, Receipts, Rows, SlotRuns, TermStarts};
+use super::records::{
+    AuditRows, Members, Operations, Receipts, Rows, SlotRanges, SlotRuns, TermStarts,
+};
 use crate::limits::{AUDIT_ROW_COUNT_MAX, REFUSAL_TEXT_SIZE_MAX, TERM_START_COUNT_MAX};
 use crate::model::{
-    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, NodeId, Place, RingEpoch,
-    Seq, SlotRange, Term,
+    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, LogTime, MoveNumber, NodeId,
+    Place, RingEpoch, Seq, SlotRange, Term,
 };
 
 /// Bytes of an address: 16 of an IPv6 (or mapped IPv4) address, 2 of the port, 6 of zero.
@@ -112,6 +114,8 @@ pub struct Register<'a> {
     pub committed: Seq,
     /// Where fronts reach it.
     pub address: SocketAddr,
+    /// With what weight it is to become a member if it is none yet; `None`: it does not ask to.
+    pub join: Option<u32>,
     /// Its term history, the newest at most 1,024.
     pub terms: TermStarts<'a>,
 }
@@ -337,6 +341,152 @@ pub struct AuditRow {
     pub difference: i128,
 }
 
+/// A step of a move of slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum MoveStep {
+    /// The source's log gives the slots away.
+    HandOver = 1,
+    /// The target's log takes the state in; it is not served yet.
+    Adopt = 2,
+    /// The target's log serves the slots from here on.
+    Activate = 3,
+    /// The target's log drops what it took in.
+    Drop = 4,
+}
+
+impl MoveStep {
+    pub(super) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::HandOver),
+            2 => Some(Self::Adopt),
+            3 => Some(Self::Activate),
+            4 => Some(Self::Drop),
+            _ => None,
+        }
+    }
+}
+
+/// The authority wants a step of a move from a node. What is done already is told again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveOrder<'a> {
+    /// The step.
+    pub step: MoveStep,
+    /// The move.
+    pub number: MoveNumber,
+    /// The move whose image is used: another one's where it goes on under a new number.
+    pub image: MoveNumber,
+    /// Version of the slot table: for an activation the one that gives the slots to the node.
+    pub ring_epoch: RingEpoch,
+    /// The other node: the target for a hand-over, else the source.
+    pub peer: NodeId,
+    /// The log of the other node.
+    pub peer_log: LogNumber,
+    /// Where the hand-over lies; nowhere as long as it is only ordered.
+    pub place: Place,
+    /// Bytes of the image.
+    pub image_size: u64,
+    /// Digest of the image's bytes.
+    pub image_digest: u64,
+    /// Offset in the source's log that the image stands for.
+    pub image_offset: u64,
+    /// Digest of the slots' state.
+    pub slot_digest: u128,
+    /// Accounts in the image.
+    pub account_count: u64,
+    /// The source's horizon, Unix milliseconds.
+    pub horizon_ms: u64,
+    /// The source's log time at the hand-over.
+    pub time: LogTime,
+    /// The slots.
+    pub ranges: SlotRanges<'a>,
+}
+
+/// A step of a move is committed in the node's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveTold {
+    /// The step.
+    pub step: MoveStep,
+    /// The move.
+    pub number: MoveNumber,
+    /// The block that has it.
+    pub seq: Seq,
+}
+
+/// Asks for bytes of the image of a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveFileAsk {
+    /// The move that the image was made for.
+    pub image: MoveNumber,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes at most.
+    pub size_max: u32,
+}
+
+/// A piece of the image of a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveFilePart<'a> {
+    /// The move that the image was made for.
+    pub image: MoveNumber,
+    /// Bytes of the whole file; 0 when there is none.
+    pub size: u64,
+    /// Offset of these bytes in the file.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+/// What an operator wants of the authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ClusterCommand {
+    /// Shows what would move.
+    Plan = 1,
+    /// Takes a node's slots away and gives them to the others.
+    Drain = 2,
+    /// Takes a node that owns nothing out of the cluster.
+    Remove = 3,
+    /// Changes a node's share of the slots.
+    Weight = 4,
+    /// Begins no planned move any more.
+    Pause = 5,
+    /// Begins planned moves again.
+    Resume = 6,
+    /// Takes back a move that was only ordered.
+    Cancel = 7,
+}
+
+impl ClusterCommand {
+    pub(super) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Plan),
+            2 => Some(Self::Drain),
+            3 => Some(Self::Remove),
+            4 => Some(Self::Weight),
+            5 => Some(Self::Pause),
+            6 => Some(Self::Resume),
+            7 => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+}
+
+/// An operator's command to the authority. What a command has no use for is nothing or 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterAsk {
+    /// The command.
+    pub command: ClusterCommand,
+    /// Only say what would happen.
+    pub dry_run: bool,
+    /// Which node.
+    pub node: Option<NodeId>,
+    /// What weight it gets.
+    pub weight: u32,
+    /// Which move.
+    pub number: MoveNumber,
+}
+
 /// Any message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the FrameKind of its name")]
@@ -366,6 +516,10 @@ pub enum Message<'a> {
     AuditTold {
         rows: AuditRows<'a>,
     },
+    ClusterAsk(ClusterAsk),
+    ClusterTold {
+        json: &'a str,
+    },
     Register(Register<'a>),
     Granted(Granted<'a>),
     Append(Append<'a>),
@@ -386,6 +540,10 @@ pub enum Message<'a> {
     EntryRead(EntryRead),
     Follow,
     Table(Table<'a>),
+    MoveOrder(MoveOrder<'a>),
+    MoveTold(MoveTold),
+    MoveFileAsk(MoveFileAsk),
+    MoveFilePart(MoveFilePart<'a>),
 }
 
 impl Message<'_> {
@@ -406,6 +564,8 @@ impl Message<'_> {
             Self::StatusTold { .. } => FrameKind::StatusTold,
             Self::AuditAsk => FrameKind::AuditAsk,
             Self::AuditTold { .. } => FrameKind::AuditTold,
+            Self::ClusterAsk(_) => FrameKind::ClusterAsk,
+            Self::ClusterTold { .. } => FrameKind::ClusterTold,
             Self::Register(_) => FrameKind::Register,
             Self::Granted(_) => FrameKind::Granted,
             Self::Append(_) => FrameKind::Append,
@@ -421,6 +581,10 @@ impl Message<'_> {
             Self::EntryRead(_) => FrameKind::EntryRead,
             Self::Follow => FrameKind::Follow,
             Self::Table(_) => FrameKind::Table,
+            Self::MoveOrder(_) => FrameKind::MoveOrder,
+            Self::MoveTold(_) => FrameKind::MoveTold,
+            Self::MoveFileAsk(_) => FrameKind::MoveFileAsk,
+            Self::MoveFilePart(_) => FrameKind::MoveFilePart,
         }
     }
 }
@@ -428,7 +592,9 @@ impl Message<'_> {
 // The largest frame of each kind with a list fits in what its connection allows.
 const _: () = {
     use super::frame::HEADER_SIZE;
-    use super::records::{AUDIT_ROW_SIZE, MEMBER_SIZE, SLOT_RUN_SIZE, TERM_START_SIZE};
+    use super::records::{
+        AUDIT_ROW_SIZE, MEMBER_SIZE, SLOT_RANGE_SIZE, SLOT_RUN_SIZE, TERM_START_SIZE,
+    };
     use crate::limits;
     use crate::model::{OPERATION_SIZE, RECEIPT_SIZE, ROW_SIZE, to_u64};
 
@@ -457,4 +623,5 @@ const _: () = {
         SLOT_RUN_SIZE
     ));
     assert!(fits(link, 136, TERM_START_COUNT_MAX, TERM_START_SIZE));
+    assert!(fits(link, 112, limits::SLOT_COUNT, SLOT_RANGE_SIZE));
 };

@@ -82,6 +82,10 @@ list! {
     SlotRuns, SLOT_RUN_SIZE
 }
 list! {
+    /// Ranges of slots.
+    SlotRanges, SLOT_RANGE_SIZE
+}
+list! {
     /// Rows of the audit.
     AuditRows, AUDIT_ROW_SIZE
 }
@@ -109,6 +113,7 @@ const ROW_FLAGS_KNOWN: u32 = 1;
 
 pub(super) const TERM_START_SIZE: usize = 16;
 pub(super) const SLOT_RUN_SIZE: usize = 8;
+pub(super) const SLOT_RANGE_SIZE: usize = 4;
 pub(super) const AUDIT_ROW_SIZE: usize = 176;
 pub(super) const MEMBER_SIZE: usize = 96;
 
@@ -173,6 +178,22 @@ impl<'a> SlotRuns<'a> {
                 return Err(reader.wrong(SLOT_RUN_SIZE));
             }
             Ok(SlotRun { slots, node })
+        })
+    }
+}
+
+impl<'a> SlotRanges<'a> {
+    /// Each range.
+    pub fn iter(&self) -> impl Iterator<Item = Result<SlotRange, MessageError>> + use<'a> {
+        readers(self.0, SLOT_RANGE_SIZE).map(|mut reader| {
+            let range = SlotRange {
+                first: Slot(reader.u16()?),
+                last: Slot(reader.u16()?),
+            };
+            if range.last < range.first {
+                return Err(reader.wrong(SLOT_RANGE_SIZE));
+            }
+            Ok(range)
         })
     }
 }

@@ -9,8 +9,9 @@ use bytes::{BufMut, BytesMut};
 
 use super::frame::{CRC_AT, FLAG_MORE, HEADER_SIZE, KIND_AT, LENGTH_AT};
 use super::message::{
-    ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed, EntryRead, Fetch,
-    Fetched, Granted, Hello, Member, Message, Refused, Register, SlotRun, Table, Welcome,
+    ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, ClusterAsk, Confirmed,
+    EntryRead, Fetch, Fetched, Granted, Hello, Member, Message, MoveFileAsk, MoveFilePart,
+    MoveOrder, MoveTold, Refused, Register, SlotRun, Table, Welcome,
 };
 use super::records::{MEMBER_SIZE, receipt_at};
 use super::{FrameKind, HELLO_MAGIC, Header};
@@ -20,7 +21,7 @@ use crate::limits::{
 };
 use crate::model::{
     ClusterId, LogEnd, LogNumber, NodeId, OPERATION_SIZE, RECEIPT_SIZE, Receipt, RingEpoch, Row,
-    TermStart, to_usize,
+    SlotRange, TermStart, to_usize,
 };
 
 impl Header {
@@ -114,11 +115,7 @@ fn write_body(out: &mut BytesMut, message: &Message<'_>) {
         Message::Hello(hello) => write_hello(out, hello),
         Message::Welcome(welcome) => write_welcome(out, welcome),
         Message::Refused(refused) => write_refused(out, refused),
-        Message::Ping
-        | Message::Goaway
-        | Message::StatusAsk
-        | Message::AuditAsk
-        | Message::Follow => (),
+        Message::Ping | Message::Goaway | Message::StatusAsk | Message::AuditAsk => (),
         Message::Pong { time_ms } => out.put_u64_le(*time_ms),
         Message::Request {
             deadline_ms,
@@ -141,6 +138,32 @@ fn write_body(out: &mut BytesMut, message: &Message<'_>) {
             put_list_count(out, rows.len(), AUDIT_ROW_COUNT_MAX);
             out.put_slice(rows.bytes());
         }
+        Message::ClusterAsk(ask) => write_cluster_ask(out, ask),
+        Message::ClusterTold { json } => put_text(out, json, STATUS_SIZE_MAX),
+        Message::Register(_)
+        | Message::Granted(_)
+        | Message::Append(_)
+        | Message::Appended(_)
+        | Message::Resend { .. }
+        | Message::Beat(_)
+        | Message::Confirmed(_)
+        | Message::Fetch(_)
+        | Message::Fetched(_)
+        | Message::CheckpointAsk(_)
+        | Message::CheckpointPart(_)
+        | Message::EntryAsk { .. }
+        | Message::EntryRead(_)
+        | Message::Follow
+        | Message::Table(_)
+        | Message::MoveOrder(_)
+        | Message::MoveTold(_)
+        | Message::MoveFileAsk(_)
+        | Message::MoveFilePart(_) => write_link_body(out, message),
+    }
+}
+
+fn write_link_body(out: &mut BytesMut, message: &Message<'_>) {
+    match message {
         Message::Register(register) => write_register(out, register),
         Message::Granted(granted) => write_granted(out, granted),
         Message::Append(append) => {
@@ -159,7 +182,27 @@ fn write_body(out: &mut BytesMut, message: &Message<'_>) {
         Message::CheckpointPart(part) => write_checkpoint_part(out, part),
         Message::EntryAsk { place } => out.put_u64_le(place.0),
         Message::EntryRead(read) => write_entry_read(out, read),
+        Message::Follow => (),
         Message::Table(table) => write_table(out, table),
+        Message::MoveOrder(order) => write_move_order(out, order),
+        Message::MoveTold(told) => write_move_told(out, told),
+        Message::MoveFileAsk(ask) => write_move_file_ask(out, ask),
+        Message::MoveFilePart(part) => write_move_file_part(out, part),
+        Message::Hello(_)
+        | Message::Welcome(_)
+        | Message::Refused(_)
+        | Message::Ping
+        | Message::Pong { .. }
+        | Message::Goaway
+        | Message::Request { .. }
+        | Message::Receipts(_)
+        | Message::Rows { .. }
+        | Message::StatusAsk
+        | Message::StatusTold { .. }
+        | Message::AuditAsk
+        | Message::AuditTold { .. }
+        | Message::ClusterAsk(_)
+        | Message::ClusterTold { .. } => unreachable!("written by write_body()"),
     }
 }
 
@@ -389,12 +432,13 @@ fn write_refused(out: &mut BytesMut, refused: &Refused<'_>) {
 fn write_register(out: &mut BytesMut, register: &Register<'_>) {
     out.put_u32_le(register.node.get());
     out.put_u16_le(register.log.map_or(0, LogNumber::get));
-    out.put_u16_le(0);
+    out.put_u8(u8::from(register.join.is_some()));
+    out.put_u8(0);
     out.put_u128_le(register.copy);
     out.put_u64_le(register.generation.0);
     out.put_u64_le(register.term.0);
     out.put_u32_le(register.ring_epoch.0);
-    out.put_u32_le(0);
+    out.put_u32_le(register.join.unwrap_or(0));
     put_end(out, &register.end);
     out.put_u64_le(register.committed.0);
     put_address(out, Some(register.address));
@@ -473,6 +517,58 @@ fn write_checkpoint_part(out: &mut BytesMut, part: &CheckpointPart<'_>) {
     out.put_slice(part.bytes);
 }
 
+fn write_cluster_ask(out: &mut BytesMut, ask: &ClusterAsk) {
+    out.put_u8(ask.command as u8);
+    out.put_u8(u8::from(ask.dry_run));
+    out.put_u16_le(0);
+    out.put_u32_le(ask.node.map_or(0, NodeId::get));
+    out.put_u32_le(ask.weight);
+    out.put_u32_le(0);
+    out.put_u64_le(ask.number.0);
+}
+
+fn write_move_order(out: &mut BytesMut, order: &MoveOrder<'_>) {
+    out.put_u8(order.step as u8);
+    out.put_u8(0);
+    out.put_u16_le(order.peer_log.get());
+    out.put_u32_le(order.peer.get());
+    out.put_u64_le(order.number.0);
+    out.put_u64_le(order.image.0);
+    out.put_u32_le(order.ring_epoch.0);
+    out.put_u32_le(0);
+    out.put_u64_le(order.place.0);
+    out.put_u64_le(order.image_size);
+    out.put_u64_le(order.image_digest);
+    out.put_u64_le(order.image_offset);
+    out.put_u128_le(order.slot_digest);
+    out.put_u64_le(order.account_count);
+    out.put_u64_le(order.horizon_ms);
+    out.put_u64_le(order.time.0);
+    put_list_count(out, order.ranges.len(), SLOT_COUNT);
+    out.put_slice(order.ranges.bytes());
+}
+
+fn write_move_told(out: &mut BytesMut, told: &MoveTold) {
+    out.put_u8(told.step as u8);
+    out.put_bytes(0, 7);
+    out.put_u64_le(told.number.0);
+    out.put_u64_le(told.seq.0);
+}
+
+fn write_move_file_ask(out: &mut BytesMut, ask: &MoveFileAsk) {
+    out.put_u64_le(ask.image.0);
+    out.put_u64_le(ask.offset);
+    out.put_u32_le(ask.size_max);
+    out.put_u32_le(0);
+}
+
+fn write_move_file_part(out: &mut BytesMut, part: &MoveFilePart<'_>) {
+    out.put_u64_le(part.image.0);
+    out.put_u64_le(part.size);
+    out.put_u64_le(part.offset);
+    out.put_slice(part.bytes);
+}
+
 fn write_entry_read(out: &mut BytesMut, read: &EntryRead) {
     out.put_u64_le(read.place.0);
     if let Some(entry) = &read.entry {
@@ -508,6 +604,12 @@ pub fn put_slot_run(out: &mut BytesMut, run: &SlotRun) {
     out.put_u16_le(run.slots.first.0);
     out.put_u16_le(run.slots.last.0);
     out.put_u32_le(run.node);
+}
+
+/// The bytes of a list of slot ranges, for [`super::SlotRanges`].
+pub fn put_slot_range(out: &mut BytesMut, range: SlotRange) {
+    out.put_u16_le(range.first.0);
+    out.put_u16_le(range.last.0);
 }
 
 /// The bytes of a term history, for [`super::TermStarts`]: the newest 1,024.

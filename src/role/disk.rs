@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::{ClusterId, ENTRY_SIZE, LogEnd, LogNumber, Place, Section, Seq, TermStart};
+use super::moves::{ActivationPart, HandOverPart, MoveEvent};
+use crate::model::{
+    ClusterId, ENTRY_SIZE, Generation, LogEnd, LogNumber, MoveNumber, Place, RingEpoch, Section,
+    Seq, Term, TermStart,
+};
 use crate::protocol::AuditRow;
 
 /// What runs in order.
@@ -173,7 +177,8 @@ pub enum DiskRequest {
     /// How much room there is. -> `FreeSpace`
     MeasureFreeSpace,
     /// Takes the log up to `through` into the running replica (built from the newest checkpoint
-    /// at first use), in bounded steps. -> `ReplicaAt`
+    /// at first use), in bounded steps. At a hand-over the images of its moves are cut and durable
+    /// before it goes on. -> `ReplicaAt`
     AdvanceReplica {
         /// Which log.
         log: LogNumber,
@@ -192,6 +197,66 @@ pub enum DiskRequest {
         /// Repeated in the reply.
         ticket: u64,
     },
+    /// Builds the block by which all slots of a log are handed over that its node can no longer
+    /// hand over itself: behind exactly `through`, in a term of the backup's own. Nothing is
+    /// written: the block is appended like any other. -> `HandOverBuilt`
+    BuildHandOver {
+        /// Which log.
+        log: LogNumber,
+        /// Its durable end.
+        through: LogEnd,
+        /// The term that the backup granted itself.
+        term: Term,
+        /// Generation of the backup.
+        generation: Generation,
+        /// Version of the slot table.
+        ring_epoch: RingEpoch,
+        /// The backup's clock, Unix ms. Log time is above it only if the log's was before.
+        wall_ms: u64,
+        /// The cluster's hash key.
+        ring_key: u128,
+        /// Moves to this log that were flipped and that the log may not have activated yet.
+        activate: Vec<ActivationPart>,
+        /// The moves that take the slots away. Not empty.
+        moves: Vec<HandOverPart>,
+    },
+    /// Reads bytes of an image. -> `MoveFileRead`
+    ReadMoveFile {
+        /// The move under whose number it was cut.
+        number: MoveNumber,
+        /// First byte.
+        offset: u64,
+        /// Bytes at most.
+        size_max: u32,
+        /// Repeated in the reply.
+        ticket: u64,
+    },
+    /// Writes a piece of an image that was fetched from elsewhere, in order from 0. The last piece
+    /// makes it durable and checks it. -> `MoveFileWritten`
+    WriteMoveFile {
+        /// The move under whose number it was cut.
+        number: MoveNumber,
+        /// Offset of the piece.
+        offset: u64,
+        /// The piece.
+        bytes: Bytes,
+        /// Bytes of the whole file.
+        size: u64,
+    },
+    /// Reads records of an image. Cursor 0 is the beginning. -> `MoveFileLoaded`
+    LoadMoveFile {
+        /// The move under whose number it was cut.
+        number: MoveNumber,
+        /// Where to go on.
+        cursor: u64,
+    },
+    /// Removes the images of all moves below `below` but those named. -> `MoveFilesKept`
+    KeepMoveFiles {
+        /// Those that stay.
+        numbers: Vec<MoveNumber>,
+        /// What has this number or a higher one stays too: it may be younger than the request.
+        below: MoveNumber,
+    },
 }
 
 impl DiskRequest {
@@ -208,13 +273,19 @@ impl DiskRequest {
             | Self::Scrub { .. }
             | Self::ReadEntry { .. }
             | Self::LoadCheckpoint { .. }
-            | Self::ReadCheckpoint { .. } => Lane::Reader,
+            | Self::ReadCheckpoint { .. }
+            | Self::ReadMoveFile { .. }
+            | Self::LoadMoveFile { .. } => Lane::Reader,
             Self::PrepareSegment { .. }
             | Self::MakeCheckpoint { .. }
             | Self::RetireSegments { .. }
             | Self::WriteCheckpoint { .. }
-            | Self::MeasureFreeSpace => Lane::Background,
-            Self::AdvanceReplica { .. } | Self::Audit { .. } => Lane::Replica,
+            | Self::MeasureFreeSpace
+            | Self::WriteMoveFile { .. }
+            | Self::KeepMoveFiles { .. } => Lane::Background,
+            Self::AdvanceReplica { .. } | Self::Audit { .. } | Self::BuildHandOver { .. } => {
+                Lane::Replica
+            }
         }
     }
 }
@@ -269,6 +340,8 @@ pub enum DiskFault {
     NoSpace,
     /// Bytes that should be there do not verify.
     Damage,
+    /// The image that an adoption refers to is not here: fetch it and ask again.
+    NoMoveFile(MoveNumber),
     /// Anything else.
     Other,
 }
@@ -392,6 +465,9 @@ pub enum DiskReply {
         digest: u128,
         /// Bytes of memory of the replica.
         memory_size: u64,
+        /// What the entries that it took in since the last reply did to moves, in their order.
+        /// After a restart some come again.
+        events: Vec<MoveEvent>,
     },
     /// Of `Audit`.
     Audited {
@@ -400,6 +476,47 @@ pub enum DiskReply {
         /// Sums over all logs, by currency.
         rows: Vec<AuditRow>,
     },
+    /// Of `BuildHandOver`.
+    HandOverBuilt {
+        /// Which log.
+        log: LogNumber,
+        /// The whole block.
+        block: Bytes,
+        /// Where the log ends with it.
+        end: LogEnd,
+    },
+    /// Of `ReadMoveFile`.
+    MoveFileRead {
+        /// Of the request.
+        number: MoveNumber,
+        /// Of the request.
+        ticket: u64,
+        /// Bytes of the whole file; 0 when there is none.
+        size: u64,
+        /// Offset of the bytes.
+        offset: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// Of `WriteMoveFile`.
+    MoveFileWritten {
+        /// Of the request.
+        number: MoveNumber,
+        /// It is whole, checked and durable.
+        is_complete: bool,
+    },
+    /// Of `LoadMoveFile`.
+    MoveFileLoaded {
+        /// Of the request.
+        number: MoveNumber,
+        /// There is such a file, and it verifies as far as it was read. One that does not was put
+        /// aside: fetch it again.
+        found: bool,
+        /// Some records, and where to go on. `None`: nothing more.
+        records: Option<(CheckpointRecords, u64)>,
+    },
+    /// Of `KeepMoveFiles`.
+    MoveFilesKept,
     /// The request could not be carried out.
     Failed {
         /// The request.

@@ -5,6 +5,7 @@
 
 mod disk;
 mod memory;
+mod moves;
 mod outbox;
 mod scrub;
 
@@ -18,6 +19,7 @@ pub use disk::{
     LaneWorker, Lanes, LogReport, LogView,
 };
 pub use memory::MemoryPlan;
+pub use moves::{ActivationPart, HandOverPart, ImageInfo, MoveEvent};
 pub use outbox::{Outbox, Piece};
 pub use scrub::{Scrub, ScrubPiece};
 
@@ -142,6 +144,12 @@ pub enum Effect {
     },
     /// The role answers from now on.
     Ready,
+    /// End this life of the role and begin a new one, in the same process: another incarnation,
+    /// with the disk opened anew.
+    BeginAgain {
+        /// Why, for the operator.
+        text: String,
+    },
     /// End the process.
     Exit {
         /// How.

@@ -219,6 +219,7 @@ impl World {
             address: self.machines[number].address,
             incarnation: self.incarnation(),
             cluster: None,
+            join: None,
             id_count_max: self.plan.id_count_max,
             limits: NodeLimits {
                 disk_reserve_size: DISK_RESERVE_SIZE,

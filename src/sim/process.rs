@@ -393,6 +393,8 @@ impl World {
                 let text = format!("{} is ready", self.machines[machine].name);
                 self.tell(&text);
             }
+            // The supervisor starts it anew, as a new incarnation.
+            Effect::BeginAgain { text } => return Some((ExitCode::Unhealthy, text)),
             Effect::Exit { code, text } => return Some((code, text)),
         }
         None

@@ -7,19 +7,31 @@
 //! section      tag u16 | reserved u16 | length u32 | body
 //! 1 cluster    id u128 | hash key u128 | generation u64 | segment size u64 | made at ms u64
 //!              | next log number u32 | reserved u32
-//! 2 members    for each node: node u32 | weight u32 | address 24 | key count u32 | reserved u32
-//!              | keys u16 each
-//! 3 logs       for each log: log u16 | flags u16 (1 diverged) | node u32 (0 none any more)
+//! 2 members    for each node: node u32 | weight u32 | address 24 | key count u32
+//!              | flags u32 (1 draining, 2 emptied) | keys u16 each
+//! 3 logs       for each log: log u16 | flags u16 (1 diverged, 2 retired) | node u32
 //!              | term u64 | incarnation u128 | copy u128 | copy before it u128
 //!              | backup that keeps it u32 (0 this one) | grant count u32
 //!              | grants: term u64 | incarnation u128 | last seq u64 | its chain u64 | at ms u64
+//!              |   to whom u32 (0 the node, 1 the backup itself) | reserved u32
 //! 4 slots      ring epoch u32 | reserved u32 | runs: first u16 | last u16 | node u32 (0 nobody)
+//! 5 moves      next move number u64 | flags u32 (1 paused) | move count u32 | ended count u32
+//!              | reserved u32
+//!              | moves: number u64 | image's number u64 | source u32 | target u32
+//!              |   source log u16 | target log u16 | state u8 (0 ordered, 1 handed, 2 flipped)
+//!              |   cause u8 (0 planned, 1 take-over) | reserved u16 | since ms u64
+//!              |   ring epoch of the flip u32 | range count u32
+//!              |   where it is not just ordered: place u64 | image size u64 | its digest u64
+//!              |     | its offset u64 | slot digest u128 | accounts u64 | horizon ms u64
+//!              |     | log time u64
+//!              |   slot ranges: first u16 | last u16
+//!              | ended: number u64 | image's number u64 | log u16 | reserved 6
+//!              |   block since which it is gone u64 (0 not known to be gone)
 //! ```
 //!
 //! Sections come in order of their tags, each once. One that this version does not know is kept
 //! as it is if bit 15 of its tag is set; else the file means nothing without it and is refused.
-//! What taking over and moving slots will need (moves under way, plans, adopted files, retired
-//! logs, generations that were recorded) are sections and values of their own.
+//! Generations that were recorded will be a section of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -29,7 +41,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::super::options::{NODE_WEIGHT_MAX, segment_size_is_possible};
 use super::Record;
-use super::membership::{Grant, MemberRecord};
+use super::file_moves::{put_moves, read_moves};
+use super::membership::{Grant, GrantedTo, MemberRecord};
+use super::moves::{MoveState, SlotSet, slots_of};
 use crate::limits;
 use crate::model::{
     ClusterId, Generation, Incarnation, LogNumber, NodeId, RingEpoch, Seq, Slot, SlotRange, Term,
@@ -41,11 +55,15 @@ const TAG_CLUSTER: u16 = 1;
 const TAG_MEMBERS: u16 = 2;
 const TAG_LOGS: u16 = 3;
 const TAG_SLOTS: u16 = 4;
+const TAG_MOVES: u16 = 5;
 
 /// A section with this bit changes nothing for a reader that does not know it.
 const TAG_OPTIONAL: u16 = 1 << 15;
 
 const FLAG_DIVERGED: u16 = 1;
+const FLAG_RETIRED: u16 = 2;
+const FLAG_DRAINING: u32 = 1;
+const FLAG_EMPTIED: u32 = 2;
 const ADDRESS_SIZE: usize = 24;
 const RUN_SIZE: usize = 8;
 
@@ -81,7 +99,7 @@ pub(crate) enum AuthorityFileError {
     },
 }
 
-type Parsed<T> = Result<T, AuthorityFileError>;
+pub(super) type Parsed<T> = Result<T, AuthorityFileError>;
 
 /// The file of a record.
 pub(super) fn encode(record: &Record) -> Bytes {
@@ -90,6 +108,7 @@ pub(super) fn encode(record: &Record) -> Bytes {
     put_section(&mut out, TAG_MEMBERS, &put_members(record));
     put_section(&mut out, TAG_LOGS, &put_logs(record));
     put_section(&mut out, TAG_SLOTS, &put_slots(record));
+    put_section(&mut out, TAG_MOVES, &put_moves(&record.moves));
     for kept in &record.kept {
         put_section(&mut out, kept.tag, &kept.body);
     }
@@ -126,7 +145,9 @@ fn put_members(record: &Record) -> BytesMut {
         out.put_u32_le(member.weight);
         put_address(&mut out, member.address);
         put_count(&mut out, member.keys.len());
-        out.put_u32_le(0);
+        let draining = if member.draining { FLAG_DRAINING } else { 0 };
+        let emptied = if member.emptied { FLAG_EMPTIED } else { 0 };
+        out.put_u32_le(draining | emptied);
         for key in &member.keys {
             out.put_u16_le(key.0);
         }
@@ -151,25 +172,34 @@ fn put_address(out: &mut BytesMut, address: Option<SocketAddr>) {
 fn put_logs(record: &Record) -> BytesMut {
     let mut out = BytesMut::new();
     for (node, member) in &record.members {
-        let flags = if member.diverged { FLAG_DIVERGED } else { 0 };
-        out.put_u16_le(member.log.get());
-        out.put_u16_le(flags);
-        out.put_u32_le(node.get());
-        out.put_u64_le(member.term.0);
-        out.put_u128_le(member.incarnation.map_or(0, Incarnation::get));
-        out.put_u128_le(member.copy);
-        out.put_u128_le(member.copy_previous);
-        out.put_u32_le(0);
-        put_count(&mut out, member.grants.len());
-        for grant in &member.grants {
-            out.put_u64_le(grant.term.0);
-            out.put_u128_le(grant.incarnation.get());
-            out.put_u64_le(grant.seq.0);
-            out.put_u64_le(grant.chain);
-            out.put_u64_le(grant.time_ms);
-        }
+        put_log(&mut out, *node, member, 0);
+    }
+    for (node, member) in record.retired.values() {
+        put_log(&mut out, *node, member, FLAG_RETIRED);
     }
     out
+}
+
+fn put_log(out: &mut BytesMut, node: NodeId, member: &MemberRecord, flags: u16) {
+    let diverged = if member.diverged { FLAG_DIVERGED } else { 0 };
+    out.put_u16_le(member.log.get());
+    out.put_u16_le(flags | diverged);
+    out.put_u32_le(node.get());
+    out.put_u64_le(member.term.0);
+    out.put_u128_le(member.incarnation.map_or(0, Incarnation::get));
+    out.put_u128_le(member.copy);
+    out.put_u128_le(member.copy_previous);
+    out.put_u32_le(0);
+    put_count(out, member.grants.len());
+    for grant in &member.grants {
+        out.put_u64_le(grant.term.0);
+        out.put_u128_le(grant.incarnation.get());
+        out.put_u64_le(grant.seq.0);
+        out.put_u64_le(grant.chain);
+        out.put_u64_le(grant.time_ms);
+        out.put_u32_le(grant.to as u32);
+        out.put_u32_le(0);
+    }
 }
 
 fn put_slots(record: &Record) -> BytesMut {
@@ -185,21 +215,21 @@ fn put_slots(record: &Record) -> BytesMut {
 }
 
 /// A body that is read field by field. What is not there is an error, never a panic.
-struct Cursor<'a> {
+pub(super) struct Cursor<'a> {
     tag: u16,
     rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
     /// A field of this section cannot be what it is.
-    const fn wrong(&self, what: &'static str) -> AuthorityFileError {
+    pub(super) const fn wrong(&self, what: &'static str) -> AuthorityFileError {
         AuthorityFileError::Field {
             tag: self.tag,
             what,
         }
     }
 
-    fn take(&mut self, size: usize) -> Parsed<&'a [u8]> {
+    pub(super) fn take(&mut self, size: usize) -> Parsed<&'a [u8]> {
         let split = self.rest.split_at_checked(size);
         let (field, rest) = split.ok_or(AuthorityFileError::Ends(self.tag))?;
         self.rest = rest;
@@ -212,23 +242,27 @@ impl<'a> Cursor<'a> {
         Ok(field)
     }
 
-    fn u16(&mut self) -> Parsed<u16> {
+    pub(super) fn u8(&mut self) -> Parsed<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn u16(&mut self) -> Parsed<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Parsed<u32> {
+    pub(super) fn u32(&mut self) -> Parsed<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Parsed<u64> {
+    pub(super) fn u64(&mut self) -> Parsed<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn u128(&mut self) -> Parsed<u128> {
+    pub(super) fn u128(&mut self) -> Parsed<u128> {
         self.array().map(u128::from_le_bytes)
     }
 
-    fn reserved(&mut self) -> Parsed<()> {
+    pub(super) fn reserved(&mut self) -> Parsed<()> {
         match self.u32()? {
             0 => Ok(()),
             _ => Err(self.wrong("reserved field")),
@@ -236,7 +270,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A count of at most `max`.
-    fn count(&mut self, max: u64) -> Parsed<u32> {
+    pub(super) fn count(&mut self, max: u64) -> Parsed<u32> {
         let count = self.u32()?;
         if max < u64::from(count) {
             return Err(self.wrong("count"));
@@ -248,7 +282,7 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
-    fn finish(&self) -> Parsed<()> {
+    pub(super) fn finish(&self) -> Parsed<()> {
         if self.is_empty() {
             Ok(())
         } else {
@@ -285,7 +319,7 @@ impl<'a> Sections<'a> {
             }
             let size = to_usize(u64::from(cursor.u32()?));
             let body = cursor.take(size)?;
-            if (TAG_CLUSTER..=TAG_SLOTS).contains(&tag) {
+            if (TAG_CLUSTER..=TAG_MOVES).contains(&tag) {
                 sections.known.insert(tag, body);
             } else if tag & TAG_OPTIONAL == 0 {
                 return Err(AuthorityFileError::Needed(tag));
@@ -306,6 +340,7 @@ impl<'a> Sections<'a> {
 
 /// What section 2 says of a node.
 struct NodeLine {
+    flags: u32,
     weight: u32,
     keys: Vec<Slot>,
     address: Option<SocketAddr>,
@@ -315,7 +350,8 @@ struct NodeLine {
 pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
     let sections = Sections::split(bytes)?;
     let nodes = read_nodes(sections.body(TAG_MEMBERS)?)?;
-    let members = read_logs(sections.body(TAG_LOGS)?, nodes)?;
+    let (members, retired) = read_logs(sections.body(TAG_LOGS)?, nodes)?;
+    let moves = read_moves(sections.body(TAG_MOVES)?)?;
     let table = read_slots(sections.body(TAG_SLOTS)?, &members)?;
     let mut cluster = sections.body(TAG_CLUSTER)?;
     let id = ClusterId::new(cluster.u128()?);
@@ -327,7 +363,9 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
         created_ms: cluster.u64()?,
         log_next: cluster.u32()?,
         members,
+        retired,
         table: Arc::new(table),
+        moves,
         kept: sections.kept,
     };
     cluster.reserved()?;
@@ -338,11 +376,50 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
     if !segment_size_is_possible(record.segment_size) {
         return Err(cluster.wrong("segment size"));
     }
-    let log_max = record.members.values().map(|member| member.log.get()).max();
+    let log_max = record.logs().map(|(_, member)| member.log.get()).max();
     if record.log_next <= u32::from(log_max.unwrap_or(0)) {
         return Err(cluster.wrong("next log number"));
     }
+    check_moves(&record)?;
     Ok(record)
+}
+
+/// Moves are between logs that there are, of the nodes that have them, and no slot leaves twice.
+fn check_moves(record: &Record) -> Parsed<()> {
+    let wrong = |what| AuthorityFileError::Field {
+        tag: TAG_MOVES,
+        what,
+    };
+    let mut moving_slots = SlotSet::of([]);
+    for moving in record.moves.active.values() {
+        let has = |node, log| {
+            record
+                .members
+                .get(&node)
+                .is_some_and(|member| member.log == log)
+        };
+        let (source, target) = (moving.source, moving.target);
+        if !has(source, moving.source_log) || !has(target, moving.target_log) {
+            return Err(wrong("log of a node"));
+        }
+        let owner = match moving.state {
+            MoveState::Ordered | MoveState::Handed(_) => source,
+            MoveState::Flipped(..) => target,
+        };
+        let is_flipped = matches!(moving.state, MoveState::Flipped(..));
+        for slot in moving.ranges.iter().flat_map(slots_of) {
+            // A log that is taken over right after a flip gives the same slots away again.
+            let twice = !is_flipped && !moving_slots.insert(slot);
+            if record.table.owner(slot) != Some(owner) || twice {
+                return Err(wrong("slot"));
+            }
+        }
+    }
+    let ended = &record.moves.ended;
+    if ended.iter().any(|ended| record.log(ended.log).is_none()) {
+        return Err(wrong("log"));
+    }
+    Ok(())
 }
 
 fn read_nodes(mut cursor: Cursor<'_>) -> Parsed<BTreeMap<NodeId, NodeLine>> {
@@ -350,17 +427,21 @@ fn read_nodes(mut cursor: Cursor<'_>) -> Parsed<BTreeMap<NodeId, NodeLine>> {
     while !cursor.is_empty() {
         let node = NodeId::new(cursor.u32()?).ok_or(cursor.wrong("node id"))?;
         let weight = cursor.u32()?;
-        if !(1..=NODE_WEIGHT_MAX).contains(&weight) {
+        if NODE_WEIGHT_MAX < weight {
             return Err(cursor.wrong("weight"));
         }
         let address = read_address(&mut cursor)?;
         let key_count = cursor.count(u64::from(limits::NODE_KEY_COUNT_MAX))?;
-        cursor.reserved()?;
+        let flags = cursor.u32()?;
+        if flags & !(FLAG_DRAINING | FLAG_EMPTIED) != 0 {
+            return Err(cursor.wrong("flag"));
+        }
         let mut keys = Vec::new();
         for _ in 0..key_count {
             keys.push(Slot(cursor.u16()?));
         }
         let line = NodeLine {
+            flags,
             weight,
             keys,
             address,
@@ -391,26 +472,35 @@ fn read_address(cursor: &mut Cursor<'_>) -> Parsed<Option<SocketAddr>> {
     Ok(Some(SocketAddr::new(ip, port)))
 }
 
-/// Every node has exactly one log.
+/// Logs of nodes that are no members any more.
+type Retired = BTreeMap<LogNumber, (NodeId, MemberRecord)>;
+
+/// Every node has exactly one log that is not retired.
 fn read_logs(
     mut cursor: Cursor<'_>,
     mut nodes: BTreeMap<NodeId, NodeLine>,
-) -> Parsed<BTreeMap<NodeId, MemberRecord>> {
+) -> Parsed<(BTreeMap<NodeId, MemberRecord>, Retired)> {
     let mut members = BTreeMap::new();
+    let mut retired = BTreeMap::new();
     let mut logs = BTreeSet::new();
     while !cursor.is_empty() {
         let log = LogNumber::new(cursor.u16()?).ok_or(cursor.wrong("log number"))?;
         let flags = cursor.u16()?;
-        if flags & !FLAG_DIVERGED != 0 {
+        if flags & !(FLAG_DIVERGED | FLAG_RETIRED) != 0 {
             return Err(cursor.wrong("flag"));
         }
-        let node = NodeId::new(cursor.u32()?);
-        let line = node.and_then(|node| nodes.remove(&node));
-        let (Some(node), Some(line)) = (node, line) else {
-            return Err(cursor.wrong("node id"));
+        let node = NodeId::new(cursor.u32()?).ok_or(cursor.wrong("node id"))?;
+        let is_retired = flags & FLAG_RETIRED != 0;
+        let mut member = if is_retired {
+            MemberRecord::new(log, 0, Vec::new())
+        } else {
+            let line = nodes.remove(&node).ok_or(cursor.wrong("node id"))?;
+            let mut member = MemberRecord::new(log, line.weight, line.keys);
+            member.address = line.address;
+            member.draining = line.flags & FLAG_DRAINING != 0;
+            member.emptied = line.flags & FLAG_EMPTIED != 0;
+            member
         };
-        let mut member = MemberRecord::new(log, line.weight, line.keys);
-        member.address = line.address;
         member.diverged = flags & FLAG_DIVERGED != 0;
         member.term = Term(cursor.u64()?);
         member.incarnation = Incarnation::new(cursor.u128()?);
@@ -422,14 +512,19 @@ fn read_logs(
         // Another backup as the keeper of a log is for a later version.
         cursor.reserved()?;
         member.grants = read_grants(&mut cursor, member.term)?;
-        if !logs.insert(log) || members.insert(node, member).is_some() {
+        if !logs.insert(log) {
+            return Err(cursor.wrong("log twice"));
+        }
+        if is_retired {
+            retired.insert(log, (node, member));
+        } else if members.insert(node, member).is_some() {
             return Err(cursor.wrong("log twice"));
         }
     }
     if !nodes.is_empty() {
         return Err(cursor.wrong("count"));
     }
-    Ok(members)
+    Ok((members, retired))
 }
 
 fn read_grants(cursor: &mut Cursor<'_>, term: Term) -> Parsed<Vec<Grant>> {
@@ -442,7 +537,13 @@ fn read_grants(cursor: &mut Cursor<'_>, term: Term) -> Parsed<Vec<Grant>> {
             seq: Seq(cursor.u64()?),
             chain: cursor.u64()?,
             time_ms: cursor.u64()?,
+            to: match cursor.u32()? {
+                0 => GrantedTo::Node,
+                1 => GrantedTo::Backup,
+                _ => return Err(cursor.wrong("grant")),
+            },
         };
+        cursor.reserved()?;
         let before = grants.last().map_or(Term(0), |grant| grant.term);
         if grant.term <= before || term < grant.term {
             return Err(cursor.wrong("term of a grant"));
@@ -547,9 +648,9 @@ mod tests {
         put_section(&mut bytes, TAG_OPTIONAL | 9, b"fine");
         assert!(decode(&bytes).is_ok());
         let mut record = sample();
-        record.kept[0].tag = 5;
+        record.kept[0].tag = 6;
         let needed = decode(&record.encode());
-        assert_eq!(needed, Err(AuthorityFileError::Needed(5)));
+        assert_eq!(needed, Err(AuthorityFileError::Needed(6)));
         put_section(&mut bytes, 2, b"again");
         assert_eq!(decode(&bytes), Err(AuthorityFileError::Order(2)));
     }

@@ -11,7 +11,7 @@ use crate::model::{Incarnation, LogEnd, LogNumber, Seq, Slot, Term};
 pub(crate) struct MemberRecord {
     /// Its log. Never another node's, never again after it is retired.
     pub(crate) log: LogNumber,
-    /// 128 drawn node keys for each unit, unless `keys` are given.
+    /// 128 drawn node keys for each unit, unless `keys` are given; 0 = no keys in any case.
     pub(crate) weight: u32,
     /// Preset node keys; empty = drawn by weight.
     pub(crate) keys: Vec<Slot>,
@@ -28,8 +28,22 @@ pub(crate) struct MemberRecord {
     pub(crate) address: Option<SocketAddr>,
     /// Two histories of its log differ: no appends until the node comes with an empty folder.
     pub(crate) diverged: bool,
+    /// Its slots go to the others, and it gets none.
+    pub(crate) draining: bool,
+    /// Its log was taken over: it gets slots again once it was back for a while.
+    pub(crate) emptied: bool,
     /// The newest grants, oldest first.
     pub(crate) grants: Vec<Grant>,
+}
+
+/// To whom a term was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum GrantedTo {
+    /// To the node whose log it is.
+    Node = 0,
+    /// To the backup itself, so that it hands the slots over.
+    Backup = 1,
 }
 
 /// One term that was given.
@@ -45,6 +59,8 @@ pub(crate) struct Grant {
     pub(crate) chain: u64,
     /// When, Unix milliseconds.
     pub(crate) time_ms: u64,
+    /// To whom.
+    pub(crate) to: GrantedTo,
 }
 
 /// What a node shows of its copy of the log.
@@ -74,8 +90,27 @@ impl MemberRecord {
             copy_previous: 0,
             address: None,
             diverged: false,
+            draining: false,
+            emptied: false,
             grants: Vec::new(),
         }
+    }
+
+    /// Does the rule give it slots?
+    pub(crate) const fn takes_part(&self) -> bool {
+        self.weight != 0 && !self.draining && !self.emptied
+    }
+
+    /// Is its newest term the backup's own?
+    pub(crate) fn is_backups(&self) -> bool {
+        let last = self.grants.last();
+        last.is_some_and(|grant| grant.to == GrantedTo::Backup)
+    }
+
+    /// Did the term of this incarnation end because the backup took the log over?
+    pub(crate) fn was_taken_from(&self, incarnation: Incarnation) -> bool {
+        let mut pairs = self.grants.iter().zip(self.grants.iter().skip(1));
+        pairs.any(|(grant, next)| grant.incarnation == incarnation && next.to == GrantedTo::Backup)
     }
 
     /// Had this incarnation a term of this log that went to another one since?
@@ -113,13 +148,23 @@ impl MemberRecord {
             Shown::Copy { copy: kept, .. } => kept,
         };
         self.copy = copy;
+        if matches!(shown, Shown::Empty) {
+            self.diverged = false;
+        }
+        self.next_term(incarnation, GrantedTo::Node, end, time_ms);
+    }
+
+    /// Gives the next term to the backup itself. Which copy of the log may go on stays as it is.
+    pub(crate) fn take_over(&mut self, incarnation: Incarnation, end: &LogEnd, time_ms: u64) {
+        self.emptied = true;
+        self.next_term(incarnation, GrantedTo::Backup, end, time_ms);
+    }
+
+    fn next_term(&mut self, incarnation: Incarnation, to: GrantedTo, end: &LogEnd, time_ms: u64) {
         if !canary::on(Bug::SameTerm) || self.term == Term(0) {
             self.term = self.term.next();
         }
         self.incarnation = Some(incarnation);
-        if matches!(shown, Shown::Empty) {
-            self.diverged = false;
-        }
         if self.grants.len() == GRANT_COUNT_MAX {
             self.grants.remove(0);
         }
@@ -129,6 +174,7 @@ impl MemberRecord {
             seq: end.seq,
             chain: end.chain,
             time_ms,
+            to,
         });
     }
 }

@@ -6,8 +6,12 @@
 //! the file is in `file`. No IO here, and no decision about when a term may be given.
 
 mod file;
+mod file_moves;
 mod membership;
+mod moves;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +25,9 @@ use crate::ring::SlotTable;
 pub(super) use file::AuthorityFileError;
 use file::KeptSection;
 pub(super) use membership::{MemberRecord, Shown};
+pub(super) use moves::{
+    Cause, Handed, MoveBook, MoveRecord, MoveState, NewMove, SlotSet, ranges_of, slots_of,
+};
 pub(super) use table::TableParts;
 
 /// Everything that the authority keeps.
@@ -40,8 +47,13 @@ pub(super) struct Record {
     pub(super) log_next: u32,
     /// Nodes, by number.
     pub(super) members: BTreeMap<NodeId, MemberRecord>,
+    /// Logs of nodes that are no members any more, with whose they were: what was counted in them
+    /// still counts, and ids are still proved by them.
+    pub(super) retired: BTreeMap<LogNumber, (NodeId, MemberRecord)>,
     /// Owners of slots.
     pub(super) table: Arc<SlotTable>,
+    /// Slots on their way.
+    pub(super) moves: MoveBook,
     /// Sections of the file that this version keeps as they are.
     kept: Vec<KeptSection>,
 }
@@ -66,7 +78,9 @@ impl Record {
             created_ms,
             log_next,
             members,
+            retired: BTreeMap::new(),
             table: Arc::new(table),
+            moves: MoveBook::default(),
             kept: Vec::new(),
         }
     }
@@ -86,12 +100,48 @@ impl Record {
         self.table.epoch()
     }
 
-    /// The member that has this log.
-    pub(super) fn member_of(&self, log: LogNumber) -> Option<(NodeId, &MemberRecord)> {
-        self.members
-            .iter()
-            .find(|(_, member)| member.log == log)
-            .map(|(node, member)| (*node, member))
+    /// All logs with whose they are or were.
+    pub(super) fn logs(&self) -> impl Iterator<Item = (NodeId, &MemberRecord)> {
+        let members = self.members.iter().map(|(node, member)| (*node, member));
+        let retired = self.retired.values().map(|(node, member)| (*node, member));
+        members.chain(retired)
+    }
+
+    /// What is known of a log, whether its node is still a member or not.
+    pub(super) fn log(&self, log: LogNumber) -> Option<&MemberRecord> {
+        let found = self.logs().find(|(_, member)| member.log == log);
+        found.map(|(_, member)| member)
+    }
+
+    /// Makes a new node a member. Panics if it is one, or if there is no log number left.
+    pub(super) fn add_member(&mut self, node: NodeId, weight: u32) {
+        let number = u16::try_from(self.log_next).ok().and_then(LogNumber::new);
+        let log = number.expect("the caller has looked");
+        self.log_next += 1;
+        let member = MemberRecord::new(log, weight, Vec::new());
+        assert!(self.members.insert(node, member).is_none());
+    }
+
+    /// Takes a node that owns nothing out of the cluster. Its log stays.
+    pub(super) fn remove_member(&mut self, node: NodeId) {
+        assert!(self.table.slot_count_of(node) == 0);
+        let before = self.members.remove(&node).expect("the caller has looked");
+        let member = MemberRecord {
+            weight: 0,
+            keys: Vec::new(),
+            address: None,
+            draining: false,
+            emptied: false,
+            ..before
+        };
+        self.retired.insert(member.log, (node, member));
+    }
+
+    /// The table that the rule gives for some of the members.
+    pub(super) fn plan_for(&self, takes_part: impl Fn(NodeId, &MemberRecord) -> bool) -> SlotTable {
+        let members = self.members.iter();
+        let chosen = members.filter(|(node, member)| takes_part(**node, member));
+        table::plan(self.ring_key, self.ring_epoch(), chosen)
     }
 }
 

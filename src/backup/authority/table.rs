@@ -1,7 +1,5 @@
 //! The slot table: planned by the nearest-key rule, and as it is told to those who follow.
 
-use std::collections::BTreeMap;
-
 use bytes::BytesMut;
 
 use super::{MemberRecord, Record};
@@ -10,13 +8,14 @@ use crate::protocol::{Member, MemberState, SlotRun, put_member, put_slot_run};
 use crate::ring::{self, RingNode, SlotTable};
 
 /// The table by the rule for these members.
-pub(super) fn plan(
+pub(super) fn plan<'a>(
     ring_key: u128,
     epoch: RingEpoch,
-    members: &BTreeMap<NodeId, MemberRecord>,
+    members: impl IntoIterator<Item = (&'a NodeId, &'a MemberRecord)>,
 ) -> SlotTable {
     let nodes: Vec<RingNode> = members
-        .iter()
+        .into_iter()
+        .filter(|(_, member)| member.weight != 0)
         .map(|(node, member)| {
             if member.keys.is_empty() {
                 RingNode::drawn(ring_key, *node, member.weight)

@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 
 use super::super::{Backup, BackupLimits, BackupOptions, NewCluster, NewNode};
+use super::world::text_of;
 use crate::clock::{Now, Tick};
 use crate::limits::SEGMENT_SIZE_MIN;
 use crate::log::{BlockBuilder, BlockSpec};
 use crate::model::{
-    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, LogTime, NodeId, RingEpoch,
-    Seq, Term, TermStart,
+    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, LogTime, MoveNumber, NodeId,
+    RingEpoch, Seq, Term, TermStart,
 };
 use crate::protocol::{
     Append, AuditRow, Beat, Frame, Hello, Message, PeerRole, Register, TermStarts, VERSION_MAX,
@@ -109,6 +110,10 @@ pub(super) struct FakeDisk {
     pub(super) faults: BTreeMap<&'static str, DiskFault>,
     pub(super) digests: BTreeMap<LogNumber, u128>,
     pub(super) audit_rows: Vec<AuditRow>,
+    /// How far the replicas are; a crash forgets it.
+    pub(super) replicas: BTreeMap<LogNumber, Seq>,
+    /// Images that are there.
+    pub(super) images: BTreeSet<MoveNumber>,
 }
 
 pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
@@ -131,6 +136,11 @@ pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
         DiskRequest::MeasureFreeSpace => "measure_free_space",
         DiskRequest::AdvanceReplica { .. } => "advance_replica",
         DiskRequest::Audit { .. } => "audit",
+        DiskRequest::BuildHandOver { .. } => "build_hand_over",
+        DiskRequest::ReadMoveFile { .. } => "read_move_file",
+        DiskRequest::WriteMoveFile { .. } => "write_move_file",
+        DiskRequest::LoadMoveFile { .. } => "load_move_file",
+        DiskRequest::KeepMoveFiles { .. } => "keep_move_files",
     }
 }
 
@@ -243,6 +253,7 @@ impl FakeDisk {
                 end: through,
                 digest: self.digests.get(&log).copied().unwrap_or(0),
                 memory_size: 99,
+                events: self.advance(log, &through),
             },
             DiskRequest::Audit { ticket, ends, .. } => {
                 for (log, end) in ends {
@@ -253,7 +264,7 @@ impl FakeDisk {
                     rows: self.audit_rows.clone(),
                 }
             }
-            other => panic!("a backup does not ask for {other:?}"),
+            other => self.run_move(other),
         }
     }
 
@@ -308,7 +319,11 @@ pub(super) fn options(seed: u128) -> BackupOptions {
         create: None,
         address: "127.0.0.1:7000".parse().unwrap(),
         incarnation: life(seed + 1_000_000),
-        limits: BackupLimits::STANDARD,
+        // Tests that are about take-overs say so.
+        limits: BackupLimits {
+            take_over_after_ms: 0,
+            ..BackupLimits::STANDARD
+        },
         id_seed: u64::try_from(seed).unwrap(),
     }
 }
@@ -372,6 +387,7 @@ impl Bench {
         self.lives += 1;
         self.backup = Backup::new(options(self.lives));
         self.disk.queue.clear();
+        self.disk.replicas.clear();
         self.out = Outbox::new();
         self.inbox.clear();
         self.closing.clear();
@@ -417,6 +433,7 @@ impl Bench {
                 }
                 Effect::Say { level, text } => self.said.push((level, text)),
                 Effect::Ready => self.ready = true,
+                Effect::BeginAgain { text } => panic!("a backup has one life: {text}"),
                 Effect::Exit { code, text } => {
                     assert!(self.exit.is_none());
                     self.exit = Some((code, text));
@@ -592,38 +609,6 @@ impl Bench {
     }
 }
 
-fn text_of(message: &Message<'_>) -> String {
-    match message {
-        Message::Welcome(_) => "welcome".to_owned(),
-        Message::Refused(refused) => format!("refused {}", refused.code.name()),
-        Message::Granted(granted) => format!(
-            "granted log {} term {} behind {}",
-            granted.log, granted.term, granted.end.seq
-        ),
-        Message::Appended(appended) => {
-            format!("appended {} in term {}", appended.through, appended.term)
-        }
-        Message::Resend { end, .. } => format!("resend behind {}", end.seq),
-        Message::Confirmed(confirmed) => {
-            format!("confirmed {} in term {}", confirmed.nonce, confirmed.term)
-        }
-        Message::Fetched(fetched) => {
-            format!("fetched {} at {}", fetched.blocks.len(), fetched.offset)
-        }
-        Message::CheckpointPart(part) => format!("part at {} of {}", part.offset, part.size),
-        Message::EntryRead(read) => format!("entry {}", read.entry.is_some()),
-        Message::Table(table) => {
-            let present = table
-                .members
-                .iter()
-                .map(|member| format!("{:?}", member.unwrap().state));
-            let states: Vec<String> = present.collect();
-            format!("table {} {}", table.ring_epoch, states.join(" "))
-        }
-        other => format!("{:?}", other.kind()).to_lowercase(),
-    }
-}
-
 /// A node as far as a backup sees it.
 #[derive(Debug)]
 pub(super) struct FakeNode {
@@ -638,6 +623,8 @@ pub(super) struct FakeNode {
     pub(super) address: SocketAddr,
     pub(super) blocks: Vec<(LogEnd, Bytes)>,
     pub(super) peer: Option<PeerId>,
+    /// With what weight it asks to become a member.
+    pub(super) join_weight: Option<u32>,
     builder: BlockBuilder,
     clock: u64,
 }
@@ -656,6 +643,7 @@ impl FakeNode {
             address: format!("127.0.0.1:{}", 8_000 + number).parse().unwrap(),
             blocks: Vec::new(),
             peer: None,
+            join_weight: None,
             builder: BlockBuilder::new(),
             clock: 1_700_000_000_000_000_000,
         }
@@ -693,6 +681,7 @@ impl FakeNode {
             end: self.end(),
             committed: self.committed,
             address: self.address,
+            join: self.join_weight,
             terms: TermStarts::new(&starts).unwrap(),
         };
         bench.say_to(peer, &Message::Register(register));
@@ -732,6 +721,13 @@ impl FakeNode {
 
     /// Builds a block behind any end.
     pub(super) fn build_behind(&mut self, after: &LogEnd, count: u32) -> Bytes {
+        let mut entry = [3; ENTRY_SIZE];
+        entry[100..116].copy_from_slice(&self.incarnation.get().to_le_bytes());
+        self.build_of(after, &vec![entry; count as usize])
+    }
+
+    /// Builds a block of these entries behind any end.
+    pub(super) fn build_of(&mut self, after: &LogEnd, entries: &[[u8; ENTRY_SIZE]]) -> Bytes {
         self.clock = self.clock.max(after.time.0) + 1_000_000;
         self.builder.begin(&BlockSpec {
             log: self.log.unwrap(),
@@ -741,12 +737,10 @@ impl FakeNode {
             term: self.term,
             time: LogTime(self.clock),
             committed: self.committed.min(after.seq),
-            entry_count_max: count,
+            entry_count_max: u32::try_from(entries.len()).unwrap(),
         });
-        for _ in 0..count {
-            let mut entry = [3; ENTRY_SIZE];
-            entry[100..116].copy_from_slice(&self.incarnation.get().to_le_bytes());
-            self.builder.push(&entry);
+        for entry in entries {
+            self.builder.push(entry);
         }
         let (bytes, end) = self.builder.finish();
         self.blocks.push((end, bytes.clone()));

@@ -8,10 +8,13 @@
 mod append;
 mod bench;
 mod fence;
+mod moves;
 mod random;
 mod register;
 mod serve;
 mod start;
+mod take_over;
 mod upkeep;
+mod world;
 
 use bench::{Bench, FakeNode, life, log, node};

@@ -28,10 +28,11 @@ use crate::model::{
     ClusterId, Incarnation, Operation, OperationId, Random, ResultCode, RingEpoch, to_usize,
 };
 use crate::protocol::{
-    AuditRows, FLAG_MORE, Frame as WireFrame, FrameKind, Header, Message, Receipts, RequestWriter,
-    Rows, split,
+    AuditRows, ClusterAsk, FLAG_MORE, Frame as WireFrame, FrameKind, Header, Message, Receipts,
+    RequestWriter, Rows, split,
 };
 
+use self::questions::Ask;
 pub use self::questions::{Question, Told};
 pub use self::work::Answers;
 
@@ -198,17 +199,22 @@ impl Session {
 
     /// Asks for the state of the cluster.
     pub fn ask_status(&mut self, now: Now) -> Question {
-        self.ask(now, Told::Status(String::new()))
+        self.ask(now, Ask::Status)
     }
 
     /// Asks for the audit.
     pub fn ask_audit(&mut self, now: Now) -> Question {
-        self.ask(now, Told::Audit(Vec::new()))
+        self.ask(now, Ask::Audit)
     }
 
-    fn ask(&mut self, now: Now, told: Told) -> Question {
+    /// Gives the authority an operator's command.
+    pub fn ask_cluster(&mut self, now: Now, ask: ClusterAsk) -> Question {
+        self.ask(now, Ask::Cluster(ask))
+    }
+
+    fn ask(&mut self, now: Now, ask: Ask) -> Question {
         let deadline = now.tick.plus_ms(self.deadline_ms);
-        let question = self.questions.ask(deadline, told);
+        let question = self.questions.ask(deadline, ask);
         self.pump(now);
         question
     }
@@ -475,6 +481,7 @@ impl Session {
             Message::Receipts(receipts) => self.receipts(now, &header, receipts),
             Message::Rows { index, rows } => self.rows(&header, index, rows),
             Message::StatusTold { json } => self.status(&header, json),
+            Message::ClusterTold { json } => self.cluster_told(&header, json),
             Message::AuditTold { rows } => self.audit(&header, rows),
             Message::Hello(_)
             | Message::Request { .. }
@@ -494,7 +501,12 @@ impl Session {
             | Message::EntryAsk { .. }
             | Message::EntryRead(_)
             | Message::Follow
-            | Message::Table(_) => Err(unexpected(&header)),
+            | Message::Table(_)
+            | Message::ClusterAsk(_)
+            | Message::MoveOrder(_)
+            | Message::MoveTold(_)
+            | Message::MoveFileAsk(_)
+            | Message::MoveFilePart(_) => Err(unexpected(&header)),
         }
     }
 
@@ -543,6 +555,11 @@ impl Session {
     fn status(&mut self, header: &Header, json: &str) -> Result<(), ClientError> {
         let question = self.question(header, IsLast::Yes)?;
         self.questions.status(question, json)
+    }
+
+    fn cluster_told(&mut self, header: &Header, json: &str) -> Result<(), ClientError> {
+        let question = self.question(header, IsLast::Yes)?;
+        self.questions.cluster(question, json)
     }
 
     fn audit(&mut self, header: &Header, rows: AuditRows<'_>) -> Result<(), ClientError> {

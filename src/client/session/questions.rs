@@ -7,7 +7,7 @@ use crate::client::ClientError;
 use crate::clock::Tick;
 use crate::limits::{CLIENT_AUDIT_ROW_COUNT_MAX, CURRENCY_COUNT_MAX};
 use crate::model::ResultCode;
-use crate::protocol::{AuditRow, AuditRows, Message};
+use crate::protocol::{AuditRow, AuditRows, ClusterAsk, Message};
 
 const _: () = assert!((CURRENCY_COUNT_MAX as usize) < CLIENT_AUDIT_ROW_COUNT_MAX);
 
@@ -22,6 +22,27 @@ pub enum Told {
     Status(String),
     /// One row for each currency.
     Audit(Vec<AuditRow>),
+    /// JSON text: what the authority says to an operator's command.
+    Cluster(String),
+}
+
+/// What is asked about the cluster, or of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Status,
+    Audit,
+    Cluster(ClusterAsk),
+}
+
+impl Ask {
+    /// The answer before anything of it came.
+    const fn nothing(self) -> Told {
+        match self {
+            Self::Status => Told::Status(String::new()),
+            Self::Audit => Told::Audit(Vec::new()),
+            Self::Cluster(_) => Told::Cluster(String::new()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +59,7 @@ struct Asking {
     question: Question,
     deadline: Tick,
     progress: Progress,
+    ask: Ask,
     told: Told,
 }
 
@@ -62,15 +84,16 @@ impl Questions {
         }
     }
 
-    /// Takes a question; `told` is the empty answer to it.
-    pub(super) fn ask(&mut self, deadline: Tick, told: Told) -> Question {
+    /// Takes a question.
+    pub(super) fn ask(&mut self, deadline: Tick, ask: Ask) -> Question {
         self.last += 1;
         let question = Question(self.last);
         self.all.push(Asking {
             question,
             deadline,
             progress: Progress::Waiting,
-            told,
+            ask,
+            told: ask.nothing(),
         });
         question
     }
@@ -85,9 +108,10 @@ impl Questions {
         let mut all = self.all.iter_mut();
         let asking = all.find(|asking| asking.progress == Progress::Waiting)?;
         asking.progress = Progress::InFlight;
-        let message = match asking.told {
-            Told::Status(_) => Message::StatusAsk,
-            Told::Audit(_) => Message::AuditAsk,
+        let message = match asking.ask {
+            Ask::Status => Message::StatusAsk,
+            Ask::Audit => Message::AuditAsk,
+            Ask::Cluster(ask) => Message::ClusterAsk(ask),
         };
         Some((asking.question, asking.deadline, message))
     }
@@ -96,14 +120,11 @@ impl Questions {
     pub(super) fn lost(&mut self, question: Question) {
         if let Some(asking) = self.in_flight(question) {
             asking.progress = Progress::Waiting;
-            match &mut asking.told {
-                Told::Status(text) => text.clear(),
-                Told::Audit(rows) => rows.clear(),
-            }
+            asking.told = asking.ask.nothing();
         }
     }
 
-    /// A status came: the answer to either kind of question if it names an error.
+    /// A status came: the answer to any kind of question if it names an error.
     pub(super) fn status(&mut self, question: Question, json: &str) -> Result<(), ClientError> {
         let Some(asking) = self.in_flight(question) else {
             return Ok(());
@@ -113,7 +134,22 @@ impl Questions {
             return Ok(());
         }
         let Told::Status(text) = &mut asking.told else {
-            return Err(ClientError::protocol("a status for an audit"));
+            return Err(ClientError::protocol("a status for another question"));
+        };
+        json.clone_into(text);
+        asking.progress = Progress::Told;
+        Ok(())
+    }
+
+    /// The authority's answer to an operator's command came.
+    pub(super) fn cluster(&mut self, question: Question, json: &str) -> Result<(), ClientError> {
+        let Some(asking) = self.in_flight(question) else {
+            return Ok(());
+        };
+        let Told::Cluster(text) = &mut asking.told else {
+            return Err(ClientError::protocol(
+                "an answer to a command for a question",
+            ));
         };
         json.clone_into(text);
         asking.progress = Progress::Told;
@@ -131,7 +167,7 @@ impl Questions {
             return Ok(());
         };
         let Told::Audit(all) = &mut asking.told else {
-            return Err(ClientError::protocol("an audit for a status"));
+            return Err(ClientError::protocol("an audit for another question"));
         };
         if CLIENT_AUDIT_ROW_COUNT_MAX < all.len() + rows.len() {
             return Err(ClientError::protocol("an audit without end"));

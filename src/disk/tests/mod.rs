@@ -3,6 +3,7 @@
 mod checkpoints;
 mod folders;
 mod logs;
+mod moves;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::log::{Block, BlockBuilder, BlockSpec, Fault, MemoryMedium, Verify, bl
 use crate::model::{
     Activation, ClusterId, Currency, Entry, EpochMark, Flags, Generation, LogEnd, LogNumber,
     LogTime, Operation, OperationId, Place, Random, RingEpoch, Seq, Slot, SlotRange, Term, UserId,
-    to_u64,
+    to_u64, user_slot,
 };
 use crate::protocol::AuditRow;
 use crate::role::{
@@ -181,6 +182,13 @@ impl Bench {
     }
 }
 
+/// How a log begins.
+const EPOCH: Entry = Entry::Epoch(EpochMark {
+    generation: Generation(1),
+    ring_epoch: RingEpoch(1),
+    term: Term(1),
+});
+
 /// A node's side: a ledger that executes, and the blocks it logs.
 struct Writer {
     log: LogNumber,
@@ -190,6 +198,8 @@ struct Writer {
     random: Random,
     id_count: u128,
     user_count: u64,
+    /// Log time of the next block at least.
+    time_min: u64,
 }
 
 impl Writer {
@@ -202,6 +212,7 @@ impl Writer {
             random: Random::new(seed),
             id_count: 0,
             user_count: 500,
+            time_min: START_MS * 1_000_000,
         }
     }
 
@@ -217,7 +228,7 @@ impl Writer {
             segment_size,
             after: &self.end,
             term: Term(1),
-            time: LogTime((self.end.time.0 + 1_000_000).max(START_MS * 1_000_000)),
+            time: LogTime((self.end.time.0 + 1_000_000).max(self.time_min)),
             committed: self.end.seq,
             entry_count_max: count,
         });
@@ -240,18 +251,18 @@ impl Writer {
             first: Slot(0),
             last: Slot(u16::MAX),
         };
-        let entries = [
-            Entry::Epoch(EpochMark {
-                generation: Generation(1),
-                ring_epoch: RingEpoch(1),
-                term: Term(1),
-            }),
+        self.step(&[
+            EPOCH,
             Entry::Activation(Activation::new(RingEpoch(1), &[all])),
-        ];
-        self.begin(2);
+        ])
+    }
+
+    /// A block of other entries than changes.
+    fn step(&mut self, entries: &[Entry]) -> DiskRequest {
+        self.begin(u32::try_from(entries.len()).unwrap());
         for entry in entries {
             let (place, time) = (self.builder.next_place(), self.builder.next_time());
-            self.ledger.absorb(&entry, place, time).unwrap();
+            self.ledger.absorb(entry, place, time).unwrap();
             self.builder.push(&entry.to_bytes());
         }
         self.finish()
@@ -272,7 +283,12 @@ impl Writer {
     fn operation(&mut self) -> Operation {
         self.id_count += 1;
         let id = OperationId::from_parts(START_MS, self.id_count);
-        let user = UserId::new(1 + u128::from(self.random.below(self.user_count))).unwrap();
+        let user = loop {
+            let user = UserId::new(1 + u128::from(self.random.below(self.user_count))).unwrap();
+            if self.ledger.owned(user_slot(RING_KEY, user)) {
+                break user;
+            }
+        };
         let currency = Currency::new(1 + u32::try_from(self.random.below(3)).unwrap()).unwrap();
         let amount = 1 + self.random.below(1_000);
         match self.random.below(8) {

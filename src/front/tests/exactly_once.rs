@@ -43,7 +43,8 @@ enum Event {
     Wake(usize),
     Send(usize),
     Cut,
-    Retable,
+    HandOver,
+    Flip(usize, u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,7 @@ struct Tally {
     not_now_count: u32,
     replay_count: u32,
     cut_count: u32,
+    moving_count: u32,
 }
 
 struct World {
@@ -99,6 +101,8 @@ struct World {
     followers: Vec<usize>,
     /// Owner of each equal part of the ring.
     parts: Vec<u32>,
+    /// Parts that their owner handed over and that the table still gives to it.
+    handed: BTreeSet<usize>,
     /// Ids in the order in which they were applied, by user.
     applied: BTreeMap<u128, Vec<u128>>,
     seen: BTreeSet<u128>,
@@ -121,6 +125,7 @@ fn world(seed: u64, weather: Weather, topology: Topology) -> World {
         epoch: 1,
         followers: Vec::new(),
         parts: (0..PART_COUNT).map(|part| part % NODE_COUNT + 1).collect(),
+        handed: BTreeSet::new(),
         applied: BTreeMap::new(),
         seen: BTreeSet::new(),
         requests: Vec::new(),
@@ -156,7 +161,7 @@ fn world(seed: u64, weather: Weather, topology: Topology) -> World {
     }
     if weather == Weather::Bad {
         world.at(300, Event::Cut);
-        world.at(200, Event::Retable);
+        world.at(200, Event::HandOver);
     }
     world
 }
@@ -286,8 +291,10 @@ impl World {
             }
             Event::Send(client) if self.now_ms < QUIET_MS => self.send_request(client),
             Event::Cut if self.now_ms < QUIET_MS => self.cut(),
-            Event::Retable if self.now_ms < QUIET_MS => self.change_table(),
-            Event::Send(_) | Event::Cut | Event::Retable => (),
+            Event::HandOver if self.now_ms < QUIET_MS => self.hand_over(),
+            // What was handed over goes on, whatever the time.
+            Event::Flip(part, node) => self.flip(part, node),
+            Event::Send(_) | Event::Cut | Event::HandOver => (),
         }
     }
 
@@ -330,20 +337,30 @@ impl World {
         self.at(delay_ms, Event::Cut);
     }
 
-    /// Gives parts of the ring to other nodes, at once; the fronts hear of it later.
-    fn change_table(&mut self) {
-        self.epoch += 1;
+    /// The owner of some parts takes nothing for them any more; after a while they are others'.
+    fn hand_over(&mut self) {
         for _ in 0..2 {
             let part = usize::try_from(self.random.below(u64::from(PART_COUNT))).unwrap();
             let node = u32::try_from(self.random.below(u64::from(NODE_COUNT))).unwrap() + 1;
-            self.parts[part] = node;
+            if self.handed.insert(part) {
+                // Now and then it takes longer than anybody waits.
+                let slow = self.random.one_in(8);
+                let delay_ms = self.random.below(if slow { 1_500 } else { 100 });
+                self.at(delay_ms, Event::Flip(part, node));
+            }
         }
+        let delay_ms = self.random.below(300);
+        self.at(delay_ms, Event::HandOver);
+    }
+
+    fn flip(&mut self, part: usize, node: u32) {
+        self.epoch += 1;
+        self.parts[part] = node;
+        self.handed.remove(&part);
         for wire in self.followers.clone() {
             let table = self.table();
             self.send(wire, 1, table);
         }
-        let delay_ms = self.random.below(300);
-        self.at(delay_ms, Event::Retable);
     }
 
     fn table(&self) -> Vec<u8> {
@@ -406,6 +423,7 @@ impl World {
             Effect::Pause { .. }
             | Effect::Resume { .. }
             | Effect::Disk(_)
+            | Effect::BeginAgain { .. }
             | Effect::Exit { .. } => panic!("{effect:?}"),
         }
     }
@@ -497,10 +515,12 @@ impl World {
 
     fn take(&mut self, operation: &Operation, node: u32) -> ResultCode {
         let part = part_of(operation.user(), PART_COUNT) - 1;
-        if self.parts[usize::try_from(part).unwrap()] != node {
-            if self.random.one_in(2) {
-                return ResultCode::NotOwner;
-            }
+        let part = usize::try_from(part).unwrap();
+        if self.parts[part] != node {
+            return ResultCode::NotOwner;
+        }
+        if self.handed.contains(&part) {
+            self.tally.moving_count += 1;
             return ResultCode::Moving;
         }
         if self.is_bad() && self.random.one_in(20) {
@@ -626,6 +646,7 @@ fn sweep(seeds: std::ops::Range<u64>, weather: Weather, topology: Topology) -> T
         sum.not_now_count += world.tally.not_now_count;
         sum.replay_count += world.tally.replay_count;
         sum.cut_count += world.tally.cut_count;
+        sum.moving_count += world.tally.moving_count;
     }
     sum
 }
@@ -634,12 +655,18 @@ fn sweep(seeds: std::ops::Range<u64>, weather: Weather, topology: Topology) -> T
 fn fronts_keep_their_word_in_a_bad_world() {
     for topology in [Topology::OneFront, Topology::BalancerAndRouters] {
         let sum = sweep(0..8, Weather::Bad, topology);
+        // What a router has at the deadline is unknown to the balancer.
+        let not_now_count_min = match topology {
+            Topology::OneFront => 100,
+            Topology::BalancerAndRouters => 0,
+        };
         // A world in which nothing went wrong, or everything did, would prove nothing.
         assert!(sum.ok_count > 5 * sum.unknown_count, "{sum:?}");
         assert!(sum.unknown_count > 100, "{sum:?}");
-        assert!(sum.not_now_count > 10, "{sum:?}");
+        assert!(sum.not_now_count > not_now_count_min, "{sum:?}");
         assert!(sum.replay_count > 100, "{sum:?}");
         assert!(sum.cut_count > 100, "{sum:?}");
+        assert!(sum.moving_count > 100, "{sum:?}");
     }
 }
 

@@ -6,6 +6,7 @@
 mod bounds;
 mod connections;
 mod exactly_once;
+mod moving;
 mod routing;
 mod spreading;
 
@@ -223,6 +224,7 @@ impl Rig {
             Effect::Disk(request) => panic!("a front has no disk: {request:?}"),
             Effect::Say { text, .. } => self.said.push(text),
             Effect::Ready => self.is_ready = true,
+            Effect::BeginAgain { text } => panic!("a front has one life: {text}"),
             Effect::Exit { code, .. } => self.exit = Some(code),
         }
     }

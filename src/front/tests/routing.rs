@@ -3,8 +3,7 @@
 use super::*;
 use crate::model::{AccountSettings, Flags, Kind, OPERATION_SIZE};
 use ResultCode::{
-    BadAmount, Busy, Insufficient, Moving, NotOwner, NotReady, Ok, Unavailable, Unknown,
-    Unsupported,
+    BadAmount, Busy, Insufficient, NotOwner, NotReady, Ok, Unavailable, Unknown, Unsupported,
 };
 
 #[test]
@@ -280,11 +279,11 @@ fn deadline_outcomes_follow_what_is_known_of_each_copy() {
     rig.turn();
     let sent = rig.asked_once(nodes[0]);
     let other = rig.asked_once(nodes[2]);
-    rig.answer(nodes[2], other.request, &[(0, Moving)]);
+    rig.answer(nodes[2], other.request, &[(0, Busy)]);
     rig.run_ms(5);
     for _ in 0..3 {
         let again = rig.asked_once(nodes[2]);
-        rig.answer(nodes[2], again.request, &[(0, Moving)]);
+        rig.answer(nodes[2], again.request, &[(0, Busy)]);
         rig.run_ms(21);
     }
     assert_eq!(rig.receipts(client), []);
@@ -301,7 +300,7 @@ fn deadline_outcomes_follow_what_is_known_of_each_copy() {
                 1,
                 5,
                 if rig.asked(nodes[2]).is_empty() {
-                    Moving
+                    Busy
                 } else {
                     Unknown
                 }

@@ -1,14 +1,17 @@
 //! What a stretch of the log changed, by account, currency and id.
 
-use super::Merge;
+use super::bases::{Base, Bases};
+use super::{Merge, Source};
 use crate::ledger::Inconsistent;
 use crate::ledger::ids::{IdItem, row_of};
 use crate::ledger::meta::Progress;
 use crate::ledger::record::AccountRecord;
 use crate::ledger::rules::{Next, follow};
+use crate::ledger::slot_set::SlotSet;
 use crate::model::{
-    AccountSettings, Change, CodeClass, Entry, Image, Kind, LogTime, Map, Place, Slot, UserId,
-    id_fingerprint, new_map, to_u64, user_slot,
+    AccountSettings, Activation, Adopt, Adoption, Change, CodeClass, Entry, HandOver, HandedSum,
+    HandedSums, Image, Kind, LogTime, Map, MoveNumber, Place, Slot, UserId, id_fingerprint_in,
+    new_map, to_u64, user_slot,
 };
 
 /// An account before and after the stretch.
@@ -41,6 +44,18 @@ pub(super) struct SupplyDelta {
     pub(super) available: i128,
     pub(super) held: i128,
     pub(super) account_count: i64,
+    pub(super) adopted_in: i128,
+    pub(super) adopted_out: i128,
+}
+
+/// What was adopted in the stretch and not yet activated.
+#[derive(Debug)]
+struct Staged {
+    number: MoveNumber,
+    source: Source,
+    sums: Vec<HandedSum>,
+    slots_left: u32,
+    is_adopted: bool,
 }
 
 /// What a stretch of one log changed.
@@ -54,6 +69,11 @@ pub struct Delta {
     pub(super) supplies: Map<u32, SupplyDelta>,
     pub(super) ids: Vec<IdItem>,
     pub(super) horizon_ms: u64,
+    pub(super) bases: Bases,
+    /// Changes of slots that are gone are still among the accounts.
+    purge_due: bool,
+    image_count: usize,
+    staged: Option<Staged>,
 }
 
 impl Delta {
@@ -68,6 +88,10 @@ impl Delta {
             supplies: new_map(),
             ids: Vec::new(),
             horizon_ms: 0,
+            bases: Bases::default(),
+            purge_due: false,
+            image_count: 0,
+            staged: None,
         }
     }
 
@@ -83,6 +107,27 @@ impl Delta {
         self.ends.is_none()
     }
 
+    /// May the stretch end here? Not between an adoption and its activation or drop.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.staged.is_none()
+    }
+
+    /// Names the image that the adoption in the next block is about, with what its accounts hold.
+    /// Its records are to be merged as those of the returned source.
+    pub fn bring(&mut self, adoption: &Adoption, sums: Vec<HandedSum>) -> Source {
+        let source = Source::Image(self.image_count);
+        self.image_count += 1;
+        self.staged = Some(Staged {
+            number: adoption.adopt.number,
+            source,
+            sums,
+            slots_left: SlotSet::of(&adoption.ranges).count(),
+            is_adopted: false,
+        });
+        source
+    }
+
     /// Takes the next entry in. After an error the delta is of no use.
     pub fn absorb(
         &mut self,
@@ -96,7 +141,12 @@ impl Delta {
 
     /// The second half: everything that changed, ready to be merged with the old records.
     #[must_use]
-    pub fn merge(self) -> Merge {
+    pub fn merge(mut self) -> Merge {
+        assert!(
+            self.is_whole(),
+            "a stretch does not end inside of an adoption"
+        );
+        self.purge();
         Merge::new(self)
     }
 
@@ -109,10 +159,102 @@ impl Delta {
                 self.horizon_ms = self.horizon_ms.max(*ms);
                 self.metas.push(*entry);
             }
+            Entry::Activation(activation) if activation.number != MoveNumber(0) => {
+                self.take_activation(activation)?;
+                self.metas.push(*entry);
+            }
             Entry::Epoch(_) | Entry::Activation(_) => self.metas.push(*entry),
+            Entry::HandOver(hand_over) => {
+                self.take_hand_over(hand_over);
+                self.metas.push(*entry);
+            }
+            Entry::HandedSums(sums) => self.take_handed_sums(sums),
+            Entry::Adopt(adopt) => {
+                self.take_adopt(adopt, next)?;
+                self.metas.push(*entry);
+            }
+            Entry::AdoptedFile(_) | Entry::AdoptedSlots(_) => {}
+            Entry::Drop { number } => {
+                self.staged_as(*number)?;
+                self.staged = None;
+            }
         }
         self.ends = Some((first, next));
         Ok(())
+    }
+
+    fn take_hand_over(&mut self, hand_over: &HandOver) {
+        for range in hand_over.slots.as_slice() {
+            self.bases.set(*range, Base::Gone);
+        }
+        self.purge_due = true;
+    }
+
+    fn take_handed_sums(&mut self, sums: &HandedSums) {
+        for sum in sums.sums() {
+            let supply = self.supplies.entry(sum.currency).or_default();
+            supply.available -= sum.available;
+            supply.held -= sum.held;
+            supply.account_count -= sum.account_count.cast_signed();
+            supply.adopted_out += sum.available + sum.held;
+        }
+    }
+
+    fn take_adopt(&mut self, adopt: &Adopt, next: Progress) -> Result<(), &'static str> {
+        if next.time <= adopt.time {
+            return Err("log time is not above the source's");
+        }
+        self.horizon_ms = self.horizon_ms.max(adopt.horizon_ms);
+        match &mut self.staged {
+            Some(staged) if staged.number == adopt.number && !staged.is_adopted => {
+                staged.is_adopted = true;
+                Ok(())
+            }
+            Some(_) | None => Err("adopts what was not brought"),
+        }
+    }
+
+    fn staged_as(&mut self, number: MoveNumber) -> Result<&mut Staged, &'static str> {
+        let staged = self.staged.as_mut();
+        let staged = staged.filter(|staged| staged.number == number && staged.is_adopted);
+        staged.ok_or("a step of a move that was not adopted")
+    }
+
+    fn take_activation(&mut self, activation: &Activation) -> Result<(), &'static str> {
+        self.purge();
+        let slot_count = SlotSet::of(activation.ranges()).count();
+        let staged = self.staged_as(activation.number)?;
+        let left = staged.slots_left.checked_sub(slot_count);
+        staged.slots_left = left.ok_or("activates more slots than were adopted")?;
+        let (source, is_last) = (staged.source, staged.slots_left == 0);
+        for range in activation.ranges() {
+            self.bases.set(*range, Base::Of(source));
+        }
+        if !is_last {
+            return Ok(());
+        }
+        for sum in self
+            .staged
+            .take()
+            .into_iter()
+            .flat_map(|staged| staged.sums)
+        {
+            let supply = self.supplies.entry(sum.currency).or_default();
+            supply.available += sum.available;
+            supply.held += sum.held;
+            supply.account_count += sum.account_count.cast_signed();
+            supply.adopted_in += sum.available + sum.held;
+        }
+        Ok(())
+    }
+
+    /// Forgets what changed in slots that are gone. Not at each hand-over, since it looks at all.
+    fn purge(&mut self) {
+        if std::mem::take(&mut self.purge_due) {
+            let bases = &self.bases;
+            self.accounts
+                .retain(|_, delta| bases.of(delta.slot) != Base::Gone);
+        }
     }
 
     fn take_change(&mut self, change: &Change, next: Progress) -> Result<(), &'static str> {
@@ -121,7 +263,11 @@ impl Delta {
             return Err("its id lies before the horizon");
         }
         let user = change.operation.user();
-        let fingerprint = id_fingerprint(self.ring_key, user, id);
+        let slot = user_slot(self.ring_key, user);
+        if self.bases.of(slot) == Base::Gone {
+            return Err("its slot is gone");
+        }
+        let fingerprint = id_fingerprint_in(slot, self.ring_key, user, id);
         self.ids.push(IdItem {
             row: row_of(id.time_ms()),
             fingerprint,
@@ -133,7 +279,7 @@ impl Delta {
         let key = (user, change.operation.currency());
         let (mut delta, is_new) = match self.accounts.get(&key) {
             Some(delta) => (*delta, false),
-            None => (first_delta(change, user_slot(self.ring_key, user)), true),
+            None => (first_delta(change, slot), true),
         };
         let Next { account, flow } = follow(
             change,

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-use super::Delta;
+use super::bases::{Base, Bases};
 use super::delta::{AccountDelta, Known, SupplyDelta};
+use super::{Delta, Source};
 use crate::ledger::digest::record_hash;
 use crate::ledger::ids::{ID_RECORD_SIZE, IdItem, row_start_ms};
 use crate::ledger::load::whole_records;
 use crate::ledger::meta::{META_RECORD_SIZE, Meta, MetaReader, Progress};
-use crate::ledger::record::{ACCOUNT_RECORD_SIZE, AccountKey, AccountRecord};
+use crate::ledger::record::{
+    ACCOUNT_RECORD_SIZE, ACCOUNT_WORD_COUNT, AccountKey, AccountRecord, read_words,
+};
 use crate::ledger::supply::{SUPPLY_RECORD_SIZE, Supply, SupplyBroken};
-use crate::model::{Entry, Section};
+use crate::model::{Entry, HandedSum, Section};
 
 /// Why a fold did not come to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,11 +57,15 @@ pub struct Merge {
     supplies: BTreeMap<u32, Supply>,
     supply_deltas: BTreeMap<u32, SupplyDelta>,
     currency: u32,
+    bases: Bases,
+    /// The last record of each source, and the last that was taken of any.
+    account_lasts: BTreeMap<Source, AccountKey>,
     account_last: Option<AccountKey>,
     accounts: Peekable<IntoIter<(AccountKey, AccountDelta)>>,
     /// Sums over the accounts as they pass, by currency.
     sums: BTreeMap<u32, Supply>,
     digest: u128,
+    id_lasts: BTreeMap<Source, IdItem>,
     id_last: Option<IdItem>,
     ids: Peekable<IntoIter<IdItem>>,
 }
@@ -72,6 +79,7 @@ impl Merge {
             supplies,
             mut ids,
             horizon_ms,
+            bases,
             ..
         } = delta;
         // The order of the maps is lost in sorting: keys are unique.
@@ -100,28 +108,46 @@ impl Merge {
             supplies: BTreeMap::new(),
             supply_deltas: supplies.into_iter().collect(),
             currency: 0,
+            bases,
+            account_lasts: BTreeMap::new(),
             account_last: None,
             accounts: accounts.into_iter().peekable(),
             sums: BTreeMap::new(),
             digest: 0,
+            id_lasts: BTreeMap::new(),
             id_last: None,
             ids: ids.into_iter().peekable(),
         }
     }
 
     /// Takes the next old records of `section`; appends new ones that are settled.
+    ///
+    /// Accounts and ids come from all sources in the order of [`record_key`]; what has equal keys
+    /// in any order. Of images nothing else counts.
     pub fn push(
         &mut self,
         section: Section,
+        source: Source,
         old: &[u8],
         new: &mut Vec<u8>,
     ) -> Result<(), FoldError> {
         self.assert_turn_of(section);
+        let is_image = source != Source::Checkpoint;
         match section {
+            Section::Meta | Section::Supply if is_image => Ok(()),
             Section::Meta => self.push_each(section, old, new, Self::push_meta),
             Section::Supply => self.push_each(section, old, new, Self::push_supply),
-            Section::Accounts => self.push_each(section, old, new, Self::push_account),
-            Section::Ids => self.push_each(section, old, new, Self::push_id),
+            Section::Accounts => {
+                let take = |merge: &mut Self, record: &_, new: &mut _| {
+                    merge.push_account(source, record, new)
+                };
+                self.push_each(section, old, new, take)
+            }
+            Section::Ids => {
+                let take =
+                    |merge: &mut Self, record: &_, new: &mut _| merge.push_id(source, record, new);
+                self.push_each(section, old, new, take)
+            }
         }
     }
 
@@ -216,6 +242,8 @@ impl Merge {
             supply.burned += delta.burned;
             supply.available += delta.available;
             supply.held += delta.held;
+            supply.adopted_in += delta.adopted_in;
+            supply.adopted_out += delta.adopted_out;
             supply.account_count = supply
                 .account_count
                 .checked_add_signed(delta.account_count)
@@ -229,11 +257,19 @@ impl Merge {
 
     fn push_account(
         &mut self,
+        source: Source,
         record: &[u8; ACCOUNT_RECORD_SIZE],
         new: &mut Vec<u8>,
     ) -> Result<(), &'static str> {
         let old = AccountRecord::read(record)?;
         let key = old.key();
+        let last = self.account_lasts.insert(source, key);
+        if last.is_some_and(|last| key <= last) {
+            return Err("accounts out of order");
+        }
+        if self.bases.of(key.slot) != Base::Of(source) {
+            return Ok(());
+        }
         if self.account_last.is_some_and(|last| key <= last) {
             return Err("accounts out of order");
         }
@@ -242,10 +278,10 @@ impl Merge {
             self.emit_opened(&delta, new)?;
         }
         match self.accounts.next_if(|(other, _)| *other == key) {
-            None => self.emit_account(&old, new),
+            None => self.emit_account(&old, new)?,
             Some((_, delta)) => {
                 if let Some(account) = changed(&old, &delta)? {
-                    self.emit_account(&account, new);
+                    self.emit_account(&account, new)?;
                 }
             }
         }
@@ -284,30 +320,39 @@ impl Merge {
             return Err("the log changes an account that the checkpoint does not have");
         }
         if let Some(account) = &delta.account {
-            self.emit_account(account, new);
+            self.emit_account(account, new)?;
         }
         Ok(())
     }
 
-    fn emit_account(&mut self, account: &AccountRecord, new: &mut Vec<u8>) {
+    fn emit_account(
+        &mut self,
+        account: &AccountRecord,
+        new: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        if self.meta.slots.gone(account.slot).is_some() {
+            return Err("an account in a slot that is gone");
+        }
         self.digest = self.digest.wrapping_add(record_hash(&account.words()));
         self.sums
             .entry(account.currency)
             .or_default()
             .account_in(account);
         account.write(new);
+        Ok(())
     }
 
     fn push_id(
         &mut self,
+        source: Source,
         record: &[u8; ID_RECORD_SIZE],
         new: &mut Vec<u8>,
     ) -> Result<(), &'static str> {
         let old = IdItem::read(record)?;
-        if self.id_last.is_some_and(|last| old <= last) {
+        let last = self.id_lasts.insert(source, old);
+        if last.is_some_and(|last| old <= last) {
             return Err("ids out of order");
         }
-        self.id_last = Some(old);
         self.emit_ids(new, |item| *item < old);
         self.emit_id(old, new);
         Ok(())
@@ -319,12 +364,59 @@ impl Merge {
         }
     }
 
-    /// Rows that end at or before the horizon are forgotten.
-    fn emit_id(&self, item: IdItem, new: &mut Vec<u8>) {
-        if self.horizon_ms < row_start_ms(item.row + 1) {
+    /// Rows that end at or before the horizon are forgotten; what comes from several sources is
+    /// there once.
+    fn emit_id(&mut self, item: IdItem, new: &mut Vec<u8>) {
+        let is_again = self.id_last.replace(item) == Some(item);
+        if !is_again && self.horizon_ms < row_start_ms(item.row + 1) {
             item.write(new);
         }
     }
+}
+
+/// By what the records of a section are sorted.
+pub type RecordKey = [u64; 4];
+
+/// The key of one record of the right size; panics on another size.
+#[must_use]
+pub fn record_key(section: Section, record: &[u8]) -> RecordKey {
+    match section {
+        // Read in their order, of one source only.
+        Section::Meta | Section::Supply => [0; 4],
+        Section::Accounts => {
+            let mut words = [0; ACCOUNT_WORD_COUNT];
+            read_words(record, &mut words);
+            let [low, high, mixed, ..] = words;
+            [mixed >> 48, high, low, mixed & u64::from(u32::MAX)]
+        }
+        Section::Ids => {
+            let mut words = [0; 3];
+            read_words(record, &mut words);
+            let [row, fingerprint, place] = words;
+            [row, fingerprint, place, 0]
+        }
+    }
+}
+
+/// What the accounts of an image hold: its supply records.
+pub fn image_sums(records: &[u8]) -> Result<Vec<HandedSum>, FoldError> {
+    let section = Section::Supply;
+    let records = whole_records(records).ok_or(FoldError::Size(section))?;
+    let sum_of = |record: &[u8; SUPPLY_RECORD_SIZE]| {
+        let (currency, supply) =
+            Supply::read(record).map_err(|what| FoldError::Record { section, what })?;
+        if u64::from(u32::MAX) < supply.account_count {
+            let what = "more accounts than a ledger holds";
+            return Err(FoldError::Record { section, what });
+        }
+        Ok(HandedSum {
+            currency,
+            account_count: supply.account_count,
+            available: supply.available,
+            held: supply.held,
+        })
+    };
+    records.map(sum_of).collect()
 }
 
 /// An old account after the stretch; `None` if it is closed.

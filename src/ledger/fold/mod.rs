@@ -6,9 +6,15 @@
 //! checkpoint stream, section by section, and come out as those of the new one: byte for byte
 //! what [`Ledger::records`](super::Ledger::records) of a ledger at the same position gives.
 //! A longer stretch is folded in several rounds.
+//!
+//! Slots that are handed over in the stretch lose their records; those that are adopted and
+//! activated get them from the image of the move, which streams by beside the old checkpoint. A
+//! stretch does not end between an adoption and its activation or drop.
 
+mod bases;
 mod delta;
 mod merge;
 
+pub use bases::Source;
 pub use delta::Delta;
-pub use merge::{FoldError, Merge};
+pub use merge::{FoldError, Merge, RecordKey, image_sums, record_key};

@@ -1,7 +1,7 @@
 //! Entries and checkpoints that contradict the state: an error, never a panic, nothing changed.
 
 use super::{Clock, Ledger, Operation, Place, RING_KEY, currency, ledger, options, settings, user};
-use crate::ledger::fold::{Delta, FoldError};
+use crate::ledger::fold::{Delta, FoldError, Source};
 use crate::ledger::{ACCOUNT_RECORD_SIZE, LoadError, SUPPLY_RECORD_SIZE};
 use crate::model::{
     Activation, Change, ENTRY_SIZE, Entry, Image, LogTime, Random, ResultCode, RingEpoch, Section,
@@ -283,7 +283,7 @@ fn fold(
     for section in Section::ALL {
         let mut old = ledger.records(section);
         spoil(section, &mut old);
-        merge.push(section, &old, &mut new)?;
+        merge.push(section, Source::Checkpoint, &old, &mut new)?;
         merge.finish(section, &mut new)?;
     }
     Ok(merge.digest())

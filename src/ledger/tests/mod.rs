@@ -2,6 +2,7 @@
 
 mod foreign;
 mod ids;
+mod moves;
 mod naive;
 mod random;
 mod rules;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::naive::Naive;
 use super::{Clock, RING_KEY, currency, ledger, options, user};
 use crate::ledger::digest::record_hash;
-use crate::ledger::fold::Delta;
+use crate::ledger::fold::{Delta, Source};
 use crate::ledger::record::AccountRecord;
 use crate::ledger::{Ledger, Seen, Supply, record_size};
 use crate::model::{
@@ -282,7 +282,9 @@ impl Run {
             let piece_size =
                 record_size(section) * usize::try_from(self.random.below(9) + 1).unwrap();
             for piece in old.chunks(piece_size) {
-                merge.push(section, piece, &mut new).unwrap();
+                merge
+                    .push(section, Source::Checkpoint, piece, &mut new)
+                    .unwrap();
             }
             merge.finish(section, &mut new).unwrap();
             self.checkpoint.insert(section, new);

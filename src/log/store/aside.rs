@@ -94,13 +94,36 @@ impl<'a> Quarantine<'a> {
     }
 
     fn free_name(&self, what: &str) -> Result<String, LogError> {
-        let names = self.medium.list(DIR).during(|| format!("listing {DIR}"))?;
-        let free = (0..=names.len())
-            .map(|count| format!("log-{:05}-{what}-{count}", self.log.get()))
-            .find(|name| names.binary_search(name).is_err())
-            .expect("there are more numbers than names");
-        Ok(format!("{DIR}/{free}"))
+        free_name(self.medium, &format!("log-{:05}-{what}", self.log.get()))
     }
+}
+
+fn free_name(medium: &dyn Medium, what: &str) -> Result<String, LogError> {
+    let names = medium.list(DIR).during(|| format!("listing {DIR}"))?;
+    let free = (0..=names.len())
+        .map(|count| format!("{what}-{count}"))
+        .find(|name| names.binary_search(name).is_err())
+        .expect("there are more numbers than names");
+    Ok(format!("{DIR}/{free}"))
+}
+
+/// Moves one file that is of no log alone to `quarantine/`, under a name with that of its folder.
+pub fn put_file_aside(medium: &dyn Medium, dir: &str, name: &str) -> Result<(), LogError> {
+    medium
+        .create_dir(DIR)
+        .and_then(|()| medium.sync_dir(""))
+        .during(|| format!("creating {DIR}"))?;
+    let from = format!("{dir}/{name}");
+    let to = free_name(medium, &format!("{dir}-{name}"))?;
+    medium
+        .rename(&from, &to)
+        .during(|| format!("moving {from} to {to}"))?;
+    for dir in [DIR, dir] {
+        medium
+            .sync_dir(dir)
+            .map_err(|error| sync_failed(format!("syncing {dir}"), &error))?;
+    }
+    Ok(())
 }
 
 /// Moves one file of a log to `quarantine/`.

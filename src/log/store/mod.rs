@@ -23,7 +23,7 @@ mod read;
 
 use aside::Quarantine;
 
-pub use aside::put_aside;
+pub use aside::{put_aside, put_file_aside};
 
 /// The folder of a log.
 #[must_use]

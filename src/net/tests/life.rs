@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use signal_hook::consts::SIGTERM;
 
-use super::{Got, Options, Peer, Running, Seen, Signals, Trust, USUAL, start, text_frame};
+use super::{
+    Got, Options, Peer, Running, Seen, Signals, Trust, USUAL, start, start_on, text_frame,
+};
 use crate::clock::Clock;
 use crate::model::new_set;
-use crate::net::{Listener, ListenerKind, needs_insecure};
+use crate::net::{Ended, Listener, ListenerKind, StopMark, needs_insecure};
 use crate::role::{
     CloseReason, DialId, DiskReply, DiskRequest, ExitCode, Lane, LaneWorker, Lanes, Level, Link,
 };
@@ -259,7 +261,7 @@ fn the_end_waits_for_what_the_disk_was_given() {
     go.send(()).unwrap();
     assert_eq!(batches.recv_timeout(super::PATIENCE), Ok(2));
     go.send(()).unwrap();
-    assert_eq!(running.end(), ExitCode::Fenced);
+    assert_eq!(running.end(), Ended::Exit(ExitCode::Fenced));
 }
 
 #[test]
@@ -270,7 +272,7 @@ fn a_panic_of_the_disk_ends_the_process_with_a_message() {
     peer.order("/disk 1");
     let text = running.wait_said(Level::Alarm);
     assert!(text.contains("Background"), "{text}");
-    assert_eq!(running.end(), ExitCode::Damage);
+    assert_eq!(running.end(), Ended::Exit(ExitCode::Damage));
     drop(go);
 }
 
@@ -287,7 +289,7 @@ fn an_exit_sends_what_is_queued() {
     assert_eq!(reader.get(), Got::End);
     assert_eq!(other.text(), "bye");
     assert_eq!(other.get(), Got::End);
-    assert_eq!(running.end(), ExitCode::Fenced);
+    assert_eq!(running.end(), Ended::Exit(ExitCode::Fenced));
 }
 
 #[test]
@@ -299,7 +301,7 @@ fn an_exit_does_not_wait_for_ever() {
     let clock = Clock::start();
     other.order("/exit");
     assert!(running.wait_said(Level::Warn).contains("did not take"));
-    assert_eq!(running.end(), ExitCode::Fenced);
+    assert_eq!(running.end(), Ended::Exit(ExitCode::Fenced));
     assert!(clock.now().tick.0 < 5_000_000_000);
     drop(stuck);
 }
@@ -330,7 +332,33 @@ fn a_signal_asks_for_an_orderly_end() {
     signal_hook::low_level::raise(SIGTERM).unwrap();
     running.wait_for(|seen| (*seen == Seen::Stop).then_some(()));
     assert_eq!(peer.get(), Got::End);
-    assert_eq!(running.end(), ExitCode::Ok);
+    assert_eq!(running.end(), Ended::Exit(ExitCode::Ok));
+    // One that comes while no loop runs is for the next one.
+    let mark = StopMark::new().unwrap();
+    signal_hook::low_level::raise(SIGTERM).unwrap();
+    let running = start(Options {
+        signals: Signals::Since(mark),
+        ..USUAL
+    });
+    running.wait_for(|seen| (*seen == Seen::Stop).then_some(()));
+    assert_eq!(running.end(), Ended::Exit(ExitCode::Ok));
+}
+
+#[test]
+fn the_next_life_of_a_role_has_the_same_port() {
+    let listener = Listener::bind(loopback(), ListenerKind::Client).unwrap();
+    let running = start_on(listener.try_clone().unwrap(), USUAL);
+    let mut peer = running.connect();
+    peer.order("/again");
+    assert_eq!(peer.text(), "bye");
+    assert_eq!(peer.get(), Got::End);
+    let address = running.address;
+    assert_eq!(running.end(), Ended::Again);
+    // Who connects in between waits for it.
+    let mut early = Peer::of(std::net::TcpStream::connect(address).unwrap());
+    let running = start_on(listener.try_clone().unwrap(), USUAL);
+    early.echo("there");
+    running.stop();
 }
 
 #[test]

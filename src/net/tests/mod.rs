@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Limits, Listener, ListenerKind, Setup, Signals, run};
+use super::{Ended, Limits, Listener, ListenerKind, Setup, Signals, run};
 use crate::clock::{Clock, Now, Tick};
 use crate::limits as product;
 use crate::model::LogNumber;
@@ -112,6 +112,12 @@ impl Echo {
             }
             "/later" => self.deadline = Some(now.tick.plus_ms(number(1))),
             "/ready" => out.effect(Effect::Ready),
+            "/again" => {
+                tell(out, peer, "bye");
+                out.effect(Effect::BeginAgain {
+                    text: "told to".to_owned(),
+                });
+            }
             "/exit" => {
                 tell(out, peer, "bye");
                 out.effect(Effect::Exit {
@@ -222,12 +228,15 @@ const USUAL: Options = Options {
 struct Running {
     address: SocketAddr,
     seen: Receiver<Seen>,
-    thread: JoinHandle<ExitCode>,
+    thread: JoinHandle<Ended>,
 }
 
 fn start(options: Options) -> Running {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = Listener::bind(address, options.kind).unwrap();
+    start_on(Listener::bind(address, options.kind).unwrap(), options)
+}
+
+fn start_on(listener: Listener, options: Options) -> Running {
     let address = listener.local_addr();
     let (sender, seen) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -291,10 +300,10 @@ impl Running {
         let mut peer = self.connect();
         peer.order("/exit");
         assert_eq!(peer.text(), "bye");
-        assert_eq!(self.end(), ExitCode::Fenced);
+        assert_eq!(self.end(), Ended::Exit(ExitCode::Fenced));
     }
 
-    fn end(self) -> ExitCode {
+    fn end(self) -> Ended {
         self.thread.join().unwrap()
     }
 }

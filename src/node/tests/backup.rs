@@ -1,5 +1,6 @@
 //! A backup in memory, on the level of frames: mirrors one log, and can hold its answers back.
 
+use std::collections::BTreeMap;
 use std::mem::take;
 
 use bytes::{Bytes, BytesMut};
@@ -8,13 +9,14 @@ use super::disk::{Checkpoint, Files};
 use super::world::{FrameBytes, START_MS, cluster, log_number};
 use crate::log::{Block, Verify};
 use crate::model::{
-    Generation, Incarnation, LogEnd, NodeId, RingEpoch, Seq, Slot, SlotRange, Term, to_u64,
-    to_usize,
+    ENTRY_SIZE, Generation, Incarnation, LogEnd, NodeId, Place, RingEpoch, Seq, Slot, SlotRange,
+    Term, to_u64, to_usize,
 };
 use crate::protocol::{
     Append, Appended, Beat, CheckpointPart, Confirmed, EntryRead, Fetch, Fetched, Frame, Granted,
-    Hello, Members, Message, PeerRole, RefusalCode, Refused, Register, SlotRun, SlotRuns, Table,
-    TermStarts, VERSION_MAX, Welcome, put_slot_run, put_term_starts,
+    Hello, Members, Message, MoveFileAsk, MoveFilePart, MoveTold, PeerRole, RefusalCode, Refused,
+    Register, SlotRun, SlotRuns, Table, TermStarts, VERSION_MAX, Welcome, put_slot_run,
+    put_term_starts,
 };
 
 pub(super) const RING_KEY: u128 = 0x1234_5678;
@@ -40,12 +42,26 @@ pub(super) struct TestBackup {
     pub(super) checkpoint: Option<Checkpoint>,
     /// Acknowledgements are held back while set.
     pub(super) holds_acks: bool,
+    /// Answers to questions for entries are held back while set.
+    pub(super) holds_entries: bool,
+    held_entries: Vec<FrameBytes>,
     /// Answers to beats are held back while set.
     pub(super) holds_confirms: bool,
     /// Registrations are refused with this while set.
     pub(super) refusal: Option<RefusalCode>,
     /// The node owns these slots.
     pub(super) slots: SlotRange,
+    /// And these.
+    pub(super) more_slots: Option<SlotRange>,
+    /// Images of moves by number.
+    pub(super) images: BTreeMap<u64, Bytes>,
+    /// Entries of other logs.
+    pub(super) entries: BTreeMap<Place, [u8; ENTRY_SIZE]>,
+    /// What the node said of moves.
+    pub(super) told: Vec<MoveTold>,
+    /// Offsets in images that it asked for.
+    pub(super) image_asks: Vec<u64>,
+    pub(super) malformed: Vec<String>,
     /// Entries are no longer kept.
     pub(super) is_forgetful: bool,
     /// Appends are dropped unseen while set.
@@ -81,12 +97,20 @@ impl TestBackup {
             first_offset: 0,
             checkpoint: None,
             holds_acks: false,
+            holds_entries: false,
+            held_entries: Vec::new(),
             holds_confirms: false,
             refusal: None,
             slots: SlotRange {
                 first: Slot(0),
                 last: Slot(u16::MAX),
             },
+            more_slots: None,
+            images: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            told: Vec::new(),
+            image_asks: Vec::new(),
+            malformed: Vec::new(),
             is_forgetful: false,
             drops_appends: false,
             registered: Vec::new(),
@@ -127,6 +151,11 @@ impl TestBackup {
         }
     }
 
+    pub(super) fn release_entries(&mut self) {
+        self.holds_entries = false;
+        self.later.append(&mut self.held_entries);
+    }
+
     pub(super) fn release_confirms(&mut self) {
         self.holds_confirms = false;
         for beat in take(&mut self.held_beats) {
@@ -159,11 +188,33 @@ impl TestBackup {
             Message::CheckpointAsk(ask) => vec![self.part(&ask)],
             Message::EntryAsk { place } => {
                 self.entry_ask_count += 1;
-                let kept = self.files.entry(place).filter(|_| !self.is_forgetful);
+                let kept = if place.log() == Some(log_number()) {
+                    self.files.entry(place).filter(|_| !self.is_forgetful)
+                } else {
+                    self.entries.get(&place).copied()
+                };
                 let read = EntryRead { place, entry: kept };
-                vec![written(&Message::EntryRead(read), request)]
+                let answer = written(&Message::EntryRead(read), request);
+                if self.holds_entries {
+                    self.held_entries.push(answer);
+                    return Vec::new();
+                }
+                vec![answer]
             }
-            Message::Refused(refused) => panic!("the node refuses: {}", refused.text),
+            Message::MoveTold(told) => {
+                assert!(told.seq <= self.end().seq, "it says what is not here");
+                self.told.push(told);
+                Vec::new()
+            }
+            Message::MoveFileAsk(ask) => {
+                self.image_asks.push(ask.offset);
+                vec![self.image_part(&ask)]
+            }
+            Message::Refused(refused) => {
+                assert_eq!(refused.code, RefusalCode::Malformed, "{}", refused.text);
+                self.malformed.push(refused.text.to_owned());
+                Vec::new()
+            }
             other => panic!("a backup is not told {other:?}"),
         }
     }
@@ -237,6 +288,9 @@ impl TestBackup {
         let node = NodeId::new(1).unwrap().get();
         let slots = self.slots;
         put_slot_run(&mut runs, &SlotRun { slots, node });
+        if let Some(slots) = self.more_slots {
+            put_slot_run(&mut runs, &SlotRun { slots, node });
+        }
         let table = Table {
             ring_epoch: self.ring_epoch,
             generation: self.generation,
@@ -312,6 +366,18 @@ impl TestBackup {
             blocks: &blocks,
         };
         written(&Message::Fetched(fetched), 0)
+    }
+
+    fn image_part(&self, ask: &MoveFileAsk) -> FrameBytes {
+        let image = self.images.get(&ask.image.0).cloned().unwrap_or_default();
+        let from = to_usize(ask.offset).min(image.len());
+        let part = MoveFilePart {
+            image: ask.image,
+            size: to_u64(image.len()),
+            offset: ask.offset,
+            bytes: &image[from..image.len().min(from + 1_000)],
+        };
+        written(&Message::MoveFilePart(part), 0)
     }
 
     fn part(&self, ask: &Fetch) -> FrameBytes {

@@ -1,5 +1,6 @@
 //! A disk in memory that can hold its replies back, fail, and lose what was not durable.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -45,7 +46,7 @@ impl Checkpoint {
         bytes.into()
     }
 
-    fn read(bytes: &[u8]) -> Self {
+    pub(super) fn read(bytes: &[u8]) -> Self {
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         let end = LogEnd {
             seq: Seq(word(0)),
@@ -78,6 +79,9 @@ pub(super) struct Files {
     durable_count: usize,
     pub(super) checkpoint: Option<Checkpoint>,
     copied: Vec<u8>,
+    /// Images of moves by number, whole ones.
+    pub(super) images: BTreeMap<u64, Bytes>,
+    image_copied: Vec<u8>,
     pub(super) torn: Option<String>,
     pub(super) damage: Option<String>,
     /// Committed seq that blocks behind a damage named.
@@ -191,6 +195,7 @@ pub(super) struct TestDisk {
     pub(super) prepare_fault: Option<DiskFault>,
     /// Searches of the log fail while set.
     pub(super) searches_fail: bool,
+    pub(super) checkpoint_fault: Option<DiskFault>,
     pub(super) free_size: u64,
     pub(super) aside: Vec<LogEnd>,
     pub(super) requests: Vec<DiskRequest>,
@@ -206,6 +211,7 @@ impl TestDisk {
             append_fault: None,
             prepare_fault: None,
             searches_fail: false,
+            checkpoint_fault: None,
             free_size: u64::MAX,
             aside: Vec::new(),
             requests: Vec::new(),
@@ -378,6 +384,10 @@ impl TestDisk {
                 Some(fault) => self.fail(request, fault),
                 None => self.replies.push(DiskReply::SegmentReady { log }),
             },
+            DiskRequest::MakeCheckpoint { .. } if self.checkpoint_fault.is_some() => {
+                let fault = self.checkpoint_fault.take().unwrap();
+                self.fail(request, fault);
+            }
             DiskRequest::MakeCheckpoint { through, .. } => {
                 let info = CheckpointInfo {
                     end: through,
@@ -407,6 +417,57 @@ impl TestDisk {
             DiskRequest::MeasureFreeSpace => {
                 let size = self.free_size;
                 self.replies.push(DiskReply::FreeSpace { size });
+            }
+            request => self.take_move_file(request),
+        }
+    }
+
+    fn take_move_file(&mut self, request: DiskRequest) {
+        match request {
+            DiskRequest::LoadMoveFile { number, cursor } => {
+                let image = self.files(|files| files.images.get(&number.0).cloned());
+                let records = image.as_ref().and_then(|image| {
+                    let image = Checkpoint::read(image);
+                    let (section, records) = image.sections.get(to_usize(cursor))?.clone();
+                    Some((CheckpointRecords { section, records }, cursor + 1))
+                });
+                self.replies.push(DiskReply::MoveFileLoaded {
+                    number,
+                    found: image.is_some(),
+                    records,
+                });
+            }
+            DiskRequest::WriteMoveFile {
+                number,
+                offset,
+                bytes,
+                size,
+            } => {
+                let is_complete = self.files(|files| {
+                    if offset == 0 {
+                        files.image_copied.clear();
+                        files.images.remove(&number.0);
+                    }
+                    assert_eq!(to_u64(files.image_copied.len()), offset);
+                    files.image_copied.extend_from_slice(&bytes);
+                    let is_complete = to_u64(files.image_copied.len()) == size;
+                    if is_complete {
+                        let image = std::mem::take(&mut files.image_copied).into();
+                        files.images.insert(number.0, image);
+                    }
+                    is_complete
+                });
+                self.replies.push(DiskReply::MoveFileWritten {
+                    number,
+                    is_complete,
+                });
+            }
+            DiskRequest::KeepMoveFiles { numbers, .. } => {
+                self.files(|files| {
+                    let keeps = |number: &u64| numbers.iter().any(|kept| kept.0 == *number);
+                    files.images.retain(|number, _| keeps(number));
+                });
+                self.replies.push(DiskReply::MoveFilesKept);
             }
             other => panic!("a node does not ask for {other:?}"),
         }

@@ -7,6 +7,7 @@
 
 mod backup;
 mod disk;
+mod moves;
 mod old_ids;
 mod restarts;
 mod serving;

@@ -537,19 +537,23 @@ fn a_higher_term_fences() {
             world.backup.say(&Message::Appended(appended));
         },
         &|world| {
-            world.backup.refusal = Some(RefusalCode::Fenced);
             world.cut_link();
             world.mend_link();
         },
     ];
     for tell in told {
-        let mut world = World::serving();
-        tell(&mut world);
-        world.run();
-        assert_eq!(
-            world.exit.as_ref().map(|exit| exit.0),
-            Some(ExitCode::Fenced)
-        );
+        // Who has the log now decides what becomes of this process.
+        for refusal in [RefusalCode::Fenced, RefusalCode::TakenOver] {
+            let mut world = World::serving();
+            world.backup.refusal = Some(refusal);
+            tell(&mut world);
+            world.run();
+            world.pass(200);
+            let code = world.exit.as_ref().map(|exit| exit.0);
+            let is_fenced = refusal == RefusalCode::Fenced;
+            assert_eq!(code, is_fenced.then_some(ExitCode::Fenced));
+            assert_eq!(world.again.is_some(), !is_fenced);
+        }
     }
 }
 

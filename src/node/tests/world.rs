@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) backup: TestBackup,
     pub(super) said: Vec<String>,
     pub(super) exit: Option<(ExitCode, String)>,
+    /// Why it begins again as a new incarnation.
+    pub(super) again: Option<String>,
     pub(super) is_ready: bool,
     /// Can the backup be reached?
     pub(super) is_wired: bool,
@@ -76,6 +78,7 @@ pub(super) fn options(incarnation: u128) -> NodeOptions {
         address: "127.0.0.1:8".parse().unwrap(),
         incarnation: Incarnation::new(incarnation).unwrap(),
         cluster: None,
+        join: None,
         id_count_max: 1 << 16,
         limits: NodeLimits::default(),
     }
@@ -124,6 +127,7 @@ impl World {
             backup,
             said: Vec::new(),
             exit: None,
+            again: None,
             is_ready: false,
             is_wired: true,
             out: Outbox::new(),
@@ -359,6 +363,10 @@ impl World {
             Effect::Disk(request) => self.disk.take(request),
             Effect::Say { text, .. } => self.said.push(text),
             Effect::Ready => self.is_ready = true,
+            Effect::BeginAgain { text } => {
+                assert!(self.exit.is_none() && self.again.is_none());
+                self.again = Some(text);
+            }
             Effect::Exit { code, text } => {
                 assert!(self.exit.is_none());
                 self.exit = Some((code, text));

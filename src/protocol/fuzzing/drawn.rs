@@ -8,16 +8,17 @@ use bytes::{Buf, BytesMut};
 
 use crate::limits::{BATCH_COUNT_MAX, LIST_ROW_COUNT_MAX};
 use crate::model::{
-    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, LogTime, NodeId,
+    ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, LogTime, MoveNumber, NodeId,
     OPERATION_SIZE, Place, Receipt, ReceiptFlags, ResultCode, RingEpoch, Row, Seq, Slot, SlotRange,
     Term, TermStart, to_usize,
 };
 use crate::protocol::{
-    Append, Appended, AuditPart, AuditRow, AuditRows, Beat, CheckpointPart, Confirmed, EntryRead,
-    Fetch, Fetched, FrameKind, Granted, HEADER_SIZE, Hello, Member, MemberState, Members, Message,
-    Operations, PeerRole, Receipts, ReceiptsWriter, RefusalCode, Refused, Register, Rows, SlotRun,
-    SlotRuns, Table, TermStarts, Welcome, put_member, put_slot_run, put_term_starts, write_audit,
-    write_rows,
+    Append, Appended, AuditPart, AuditRow, AuditRows, Beat, CheckpointPart, ClusterAsk,
+    ClusterCommand, Confirmed, EntryRead, Fetch, Fetched, FrameKind, Granted, HEADER_SIZE, Hello,
+    Member, MemberState, Members, Message, MoveFileAsk, MoveFilePart, MoveOrder, MoveStep,
+    MoveTold, Operations, PeerRole, Receipts, ReceiptsWriter, RefusalCode, Refused, Register, Rows,
+    SlotRanges, SlotRun, SlotRuns, Table, TermStarts, Welcome, put_member, put_slot_range,
+    put_slot_run, put_term_starts, write_audit, write_rows,
 };
 
 /// Records in a drawn list at most.
@@ -237,6 +238,11 @@ pub(super) fn message<'a>(
         }
         FrameKind::AuditAsk => Message::AuditAsk,
         FrameKind::AuditTold => audit(draw, parts),
+        FrameKind::ClusterAsk => Message::ClusterAsk(cluster_ask(draw)),
+        FrameKind::ClusterTold => {
+            parts.text = text(draw, 40);
+            Message::ClusterTold { json: &parts.text }
+        }
         FrameKind::Register
         | FrameKind::Granted
         | FrameKind::Append
@@ -251,7 +257,11 @@ pub(super) fn message<'a>(
         | FrameKind::EntryAsk
         | FrameKind::EntryRead
         | FrameKind::Follow
-        | FrameKind::Table => link_message(kind, draw, parts),
+        | FrameKind::Table
+        | FrameKind::MoveOrder
+        | FrameKind::MoveTold
+        | FrameKind::MoveFileAsk
+        | FrameKind::MoveFilePart => link_message(kind, draw, parts),
     }
 }
 
@@ -311,6 +321,26 @@ fn link_message<'a>(kind: FrameKind, draw: &mut Draw<'_>, parts: &'a mut Parts) 
         FrameKind::EntryRead => Message::EntryRead(entry_read(draw)),
         FrameKind::Follow => Message::Follow,
         FrameKind::Table => table(draw, parts),
+        FrameKind::MoveOrder => move_order(draw, parts),
+        FrameKind::MoveTold => Message::MoveTold(MoveTold {
+            step: *draw.one_of(MOVE_STEPS),
+            number: MoveNumber(draw.u64()),
+            seq: Seq(draw.u64()),
+        }),
+        FrameKind::MoveFileAsk => Message::MoveFileAsk(MoveFileAsk {
+            image: MoveNumber(draw.u64()),
+            offset: draw.u64(),
+            size_max: draw.u32(),
+        }),
+        FrameKind::MoveFilePart => {
+            parts.first.extend_from_slice(&draw.blob(300));
+            Message::MoveFilePart(MoveFilePart {
+                image: MoveNumber(draw.u64()),
+                size: draw.u64(),
+                offset: draw.u64(),
+                bytes: &parts.first,
+            })
+        }
         FrameKind::Hello
         | FrameKind::Welcome
         | FrameKind::Refused
@@ -323,7 +353,9 @@ fn link_message<'a>(kind: FrameKind, draw: &mut Draw<'_>, parts: &'a mut Parts) 
         | FrameKind::StatusAsk
         | FrameKind::StatusTold
         | FrameKind::AuditAsk
-        | FrameKind::AuditTold => unreachable!("drawn by message()"),
+        | FrameKind::AuditTold
+        | FrameKind::ClusterAsk
+        | FrameKind::ClusterTold => unreachable!("drawn by message()"),
     }
 }
 
@@ -459,6 +491,7 @@ fn register<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
         end: draw.end(),
         committed: Seq(draw.u64()),
         address: draw.address(),
+        join: if draw.coin() { Some(draw.u32()) } else { None },
         terms: terms(draw, parts),
     })
 }
@@ -502,6 +535,55 @@ fn fetch(draw: &mut Draw<'_>) -> Fetch {
         offset: draw.u64(),
         size_max: draw.u32(),
     }
+}
+
+const MOVE_STEPS: &[MoveStep] = &[
+    MoveStep::HandOver,
+    MoveStep::Adopt,
+    MoveStep::Activate,
+    MoveStep::Drop,
+];
+
+fn cluster_ask(draw: &mut Draw<'_>) -> ClusterAsk {
+    ClusterAsk {
+        command: *draw.one_of(&[
+            ClusterCommand::Plan,
+            ClusterCommand::Drain,
+            ClusterCommand::Remove,
+            ClusterCommand::Weight,
+            ClusterCommand::Pause,
+            ClusterCommand::Resume,
+            ClusterCommand::Cancel,
+        ]),
+        dry_run: draw.coin(),
+        node: NodeId::new(draw.u32()),
+        weight: draw.u32(),
+        number: MoveNumber(draw.u64()),
+    }
+}
+
+fn move_order<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
+    for _ in 0..draw.below(COUNT_MAX) {
+        let range = draw.slot_run().slots;
+        put_slot_range(&mut parts.first, range);
+    }
+    Message::MoveOrder(MoveOrder {
+        step: *draw.one_of(MOVE_STEPS),
+        number: MoveNumber(draw.u64()),
+        image: MoveNumber(draw.u64()),
+        ring_epoch: RingEpoch(draw.u32()),
+        peer: draw.node(),
+        peer_log: draw.log(),
+        place: Place(draw.u64()),
+        image_size: draw.u64(),
+        image_digest: draw.u64(),
+        image_offset: draw.u64(),
+        slot_digest: draw.u128(),
+        account_count: draw.u64(),
+        horizon_ms: draw.u64(),
+        time: LogTime(draw.u64()),
+        ranges: SlotRanges::new(&parts.first).unwrap(),
+    })
 }
 
 fn entry_read(draw: &mut Draw<'_>) -> EntryRead {

@@ -14,8 +14,8 @@ use bytes::BytesMut;
 use super::frame::{CRC_AT, KIND_AT, LENGTH_AT, checksum};
 use super::{
     AuditPart, Frame, FrameError, FrameKind, HEADER_SIZE, Header, Message, ReceiptsWriter,
-    put_member, put_slot_run, put_term_starts, split, write_append_head, write_audit,
-    write_message, write_rows,
+    put_member, put_slot_range, put_slot_run, put_term_starts, split, write_append_head,
+    write_audit, write_message, write_rows,
 };
 use crate::limits::LINK_FRAME_SIZE_MAX;
 use crate::model::{CodeClass, Operation, Random, RingEpoch};
@@ -200,6 +200,14 @@ fn check_records(message: &Message<'_>) {
         Message::Register(register) => check_term_starts(register.terms),
         Message::Granted(granted) => check_term_starts(granted.terms),
         Message::Table(table) => check_table(table),
+        Message::MoveOrder(order) => {
+            for (range, record) in order.ranges.iter().zip(order.ranges.records()) {
+                let Ok(range) = range else { continue };
+                out.clear();
+                put_slot_range(&mut out, range);
+                check(&out, record);
+            }
+        }
         Message::Hello(_)
         | Message::Welcome(_)
         | Message::Refused(_)
@@ -209,6 +217,11 @@ fn check_records(message: &Message<'_>) {
         | Message::StatusAsk
         | Message::StatusTold { .. }
         | Message::AuditAsk
+        | Message::ClusterAsk(_)
+        | Message::ClusterTold { .. }
+        | Message::MoveTold(_)
+        | Message::MoveFileAsk(_)
+        | Message::MoveFilePart(_)
         | Message::Append(_)
         | Message::Appended(_)
         | Message::Resend { .. }

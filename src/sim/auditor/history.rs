@@ -174,6 +174,14 @@ impl History {
                     walk.slots[range.first.index()..=range.last.index()].fill(true);
                 }
             }
+            Entry::HandOver(_)
+            | Entry::HandedSums(_)
+            | Entry::Adopt(_)
+            | Entry::AdoptedFile(_)
+            | Entry::AdoptedSlots(_)
+            | Entry::Drop { .. } => {
+                return Err("an entry of a move, which this world does not order".to_owned());
+            }
         }
         Ok(())
     }

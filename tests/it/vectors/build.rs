@@ -2,15 +2,16 @@
 
 use bytes::BytesMut;
 use counterfoil::model::{
-    ClusterId, Generation, Incarnation, LogEnd, LogNumber, LogTime, NodeId, Place, Receipt,
-    ReceiptFlags, ResultCode, RingEpoch, Row, Seq, Slot, SlotRange, Term, TermStart,
+    ClusterId, Generation, Incarnation, LogEnd, LogNumber, LogTime, MoveNumber, NodeId, Place,
+    Receipt, ReceiptFlags, ResultCode, RingEpoch, Row, Seq, Slot, SlotRange, Term, TermStart,
 };
 use counterfoil::protocol::{
-    Append, Appended, AuditPart, AuditRow, AuditRows, Beat, CheckpointPart, Confirmed, EntryRead,
-    Fetch, Fetched, FrameKind, Granted, HEADER_SIZE, Hello, Member, MemberState, Members, Message,
-    Operations, PeerRole, Receipts, ReceiptsWriter, RefusalCode, Refused, Register, Rows, SlotRun,
-    SlotRuns, Table, TermStarts, Welcome, put_member, put_slot_run, put_term_starts, write_audit,
-    write_rows,
+    Append, Appended, AuditPart, AuditRow, AuditRows, Beat, CheckpointPart, ClusterAsk,
+    ClusterCommand, Confirmed, EntryRead, Fetch, Fetched, FrameKind, Granted, HEADER_SIZE, Hello,
+    Member, MemberState, Members, Message, MoveFileAsk, MoveFilePart, MoveOrder, MoveStep,
+    MoveTold, Operations, PeerRole, Receipts, ReceiptsWriter, RefusalCode, Refused, Register, Rows,
+    SlotRanges, SlotRun, SlotRuns, Table, TermStarts, Welcome, put_member, put_slot_range,
+    put_slot_run, put_term_starts, write_audit, write_rows,
 };
 
 use super::document::Fields;
@@ -96,6 +97,11 @@ pub(super) fn message<'a>(
         }
         FrameKind::AuditAsk => Message::AuditAsk,
         FrameKind::AuditTold => audit(fields, parts),
+        FrameKind::ClusterAsk => cluster_ask(fields),
+        FrameKind::ClusterTold => {
+            parts.text = fields.text("json");
+            Message::ClusterTold { json: &parts.text }
+        }
         FrameKind::Register
         | FrameKind::Granted
         | FrameKind::Append
@@ -110,7 +116,11 @@ pub(super) fn message<'a>(
         | FrameKind::EntryAsk
         | FrameKind::EntryRead
         | FrameKind::Follow
-        | FrameKind::Table => link_message(kind, fields, parts),
+        | FrameKind::Table
+        | FrameKind::MoveOrder
+        | FrameKind::MoveTold
+        | FrameKind::MoveFileAsk
+        | FrameKind::MoveFilePart => link_message(kind, fields, parts),
     }
 }
 
@@ -158,6 +168,26 @@ fn link_message<'a>(kind: FrameKind, fields: &mut Fields, parts: &'a mut Parts) 
         }),
         FrameKind::Follow => Message::Follow,
         FrameKind::Table => table(fields, parts),
+        FrameKind::MoveOrder => move_order(fields, parts),
+        FrameKind::MoveTold => Message::MoveTold(MoveTold {
+            step: move_step(fields),
+            number: MoveNumber(fields.number("number")),
+            seq: Seq(fields.number("seq")),
+        }),
+        FrameKind::MoveFileAsk => Message::MoveFileAsk(MoveFileAsk {
+            image: MoveNumber(fields.number("image")),
+            offset: fields.number("offset"),
+            size_max: fields.number("size_max"),
+        }),
+        FrameKind::MoveFilePart => {
+            parts.first.extend_from_slice(&fields.bytes("bytes"));
+            Message::MoveFilePart(MoveFilePart {
+                image: MoveNumber(fields.number("image")),
+                size: fields.number("size"),
+                offset: fields.number("offset"),
+                bytes: &parts.first,
+            })
+        }
         FrameKind::Hello
         | FrameKind::Welcome
         | FrameKind::Refused
@@ -170,7 +200,9 @@ fn link_message<'a>(kind: FrameKind, fields: &mut Fields, parts: &'a mut Parts) 
         | FrameKind::StatusAsk
         | FrameKind::StatusTold
         | FrameKind::AuditAsk
-        | FrameKind::AuditTold => unreachable!("made by message()"),
+        | FrameKind::AuditTold
+        | FrameKind::ClusterAsk
+        | FrameKind::ClusterTold => unreachable!("made by message()"),
     }
 }
 
@@ -320,7 +352,7 @@ fn terms<'a>(fields: &mut Fields, parts: &'a mut Parts) -> TermStarts<'a> {
 fn register<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
     Message::Register(Register {
         node: node(fields).unwrap(),
-        log: Some(log(fields)),
+        log: LogNumber::new(fields.number("log")),
         copy: fields.number("copy"),
         generation: Generation(fields.number("generation")),
         ring_epoch: RingEpoch(fields.number("under_ring_epoch")),
@@ -328,6 +360,9 @@ fn register<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
         end: end(fields),
         committed: Seq(fields.number("committed")),
         address: fields.text("address").parse().unwrap(),
+        join: fields
+            .maybe("join_weight")
+            .map(|weight| weight.parse().unwrap()),
         terms: terms(fields, parts),
     })
 }
@@ -362,6 +397,64 @@ fn beat<'a>(fields: &mut Fields) -> Message<'a> {
         digest: fields.number("digest"),
         memory_size: fields.number("memory_size"),
         phase: fields.number("phase"),
+    })
+}
+
+fn cluster_ask<'a>(fields: &mut Fields) -> Message<'a> {
+    Message::ClusterAsk(ClusterAsk {
+        command: match fields.text("command").as_str() {
+            "plan" => ClusterCommand::Plan,
+            "drain" => ClusterCommand::Drain,
+            "remove" => ClusterCommand::Remove,
+            "weight" => ClusterCommand::Weight,
+            "pause" => ClusterCommand::Pause,
+            "resume" => ClusterCommand::Resume,
+            "cancel" => ClusterCommand::Cancel,
+            other => panic!("no command {other}"),
+        },
+        dry_run: fields.number::<u8>("dry_run") == 1,
+        node: node(fields),
+        weight: fields.number("weight"),
+        number: MoveNumber(fields.number("number")),
+    })
+}
+
+fn move_step(fields: &mut Fields) -> MoveStep {
+    match fields.text("step").as_str() {
+        "hand_over" => MoveStep::HandOver,
+        "adopt" => MoveStep::Adopt,
+        "activate" => MoveStep::Activate,
+        "drop" => MoveStep::Drop,
+        other => panic!("no step {other}"),
+    }
+}
+
+fn move_order<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
+    for record in fields.all("range") {
+        let mut record = Fields::of_record(&record);
+        let range = SlotRange {
+            first: Slot(record.number("first")),
+            last: Slot(record.number("last")),
+        };
+        record.finish();
+        put_slot_range(&mut parts.first, range);
+    }
+    Message::MoveOrder(MoveOrder {
+        step: move_step(fields),
+        number: MoveNumber(fields.number("number")),
+        image: MoveNumber(fields.number("image")),
+        ring_epoch: RingEpoch(fields.number("under_ring_epoch")),
+        peer: node(fields).unwrap(),
+        peer_log: log(fields),
+        place: Place(fields.number("place")),
+        image_size: fields.number("image_size"),
+        image_digest: fields.number("image_digest"),
+        image_offset: fields.number("image_offset"),
+        slot_digest: fields.number("slot_digest"),
+        account_count: fields.number("account_count"),
+        horizon_ms: fields.number("horizon_ms"),
+        time: LogTime(fields.number("time")),
+        ranges: SlotRanges::new(&parts.first).unwrap(),
     })
 }
 

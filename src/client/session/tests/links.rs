@@ -379,7 +379,7 @@ fn asked(bench: &mut Bench) -> Vec<(&'static str, u64)> {
 fn currencies(bench: &mut Bench, question: Question) -> Option<Vec<u32>> {
     match bench.session.take_told(question)?.unwrap() {
         Told::Audit(rows) => Some(rows.iter().map(|row| row.currency).collect()),
-        Told::Status(json) => panic!("{json}"),
+        Told::Status(json) | Told::Cluster(json) => panic!("{json}"),
     }
 }
 

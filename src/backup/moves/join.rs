@@ -1,0 +1,123 @@
+//! Nodes that become members by registering, and streams that follow the list of members.
+
+use super::super::authority::Shown;
+use super::super::connections::{Asker, Greeted};
+use super::super::register::{Claim, Fence, Refusal, shown};
+use super::super::stream::{OnDisk, Stream};
+use super::super::{NODE_WEIGHT_MAX, Running, Stage};
+use super::Join;
+use crate::clock::Now;
+use crate::limits;
+use crate::model::{LogEnd, LogNumber, Term, to_usize};
+use crate::protocol::{RefusalCode, Register};
+use crate::role::{Level, Outbox};
+
+impl Running {
+    /// A node that is no member asks to become one.
+    pub(in super::super) fn on_join(
+        &mut self,
+        asker: Asker,
+        greeted: Greeted,
+        register: &Register<'_>,
+        weight: u32,
+        out: &mut Outbox,
+    ) {
+        let node = register.node;
+        if let Err((code, text)) = self.test_join(asker, greeted, register, weight) {
+            self.say_refusal(node, code, &text, out);
+            self.refuse(asker, code, &text, out);
+            return;
+        }
+        let number = self
+            .authority
+            .change(|record| record.add_member(node, weight));
+        let claim = Claim::new(asker, greeted.incarnation, register);
+        self.moves.joins.push(Join {
+            number,
+            node,
+            claim,
+        });
+    }
+
+    fn test_join(
+        &self,
+        asker: Asker,
+        greeted: Greeted,
+        register: &Register<'_>,
+        weight: u32,
+    ) -> Result<(), Refusal> {
+        let refusal = |code, text: &str| Err((code, text.to_owned()));
+        if self.stage != Stage::Serving {
+            return refusal(RefusalCode::Closing, "the backup is ending");
+        }
+        if greeted.node != Some(register.node) {
+            return refusal(RefusalCode::Unexpected, "the hello named another node");
+        }
+        let mut joins = self.moves.joins.iter();
+        if joins.any(|join| join.claim.peer() == asker.peer) {
+            return refusal(RefusalCode::Unexpected, "registered already");
+        }
+        let latest = self.authority.latest();
+        if latest.members.contains_key(&register.node) {
+            return refusal(RefusalCode::InUse, "a node of this number is joining");
+        }
+        if let Some(text) = self.test_age(register, Term(0), &LogEnd::default()) {
+            return Err((RefusalCode::BackupOlder, text));
+        }
+        if shown(register) != Shown::Empty {
+            let text = "this folder is of a node that the cluster does not have: join with an \
+                        empty one";
+            return refusal(RefusalCode::WrongLog, text);
+        }
+        if NODE_WEIGHT_MAX < weight {
+            let text = format!("weight {weight}, where 0 to {NODE_WEIGHT_MAX} are possible");
+            return Err((RefusalCode::Malformed, text));
+        }
+        let full = to_usize(u64::from(limits::NODE_COUNT_MAX)) <= latest.members.len();
+        if full || u32::from(u16::MAX) < latest.log_next {
+            return refusal(
+                RefusalCode::NotAMember,
+                "the cluster has no room for more nodes",
+            );
+        }
+        Ok(())
+    }
+
+    /// Every log of the record has a stream; one whose node is no member any more is retired.
+    pub(super) fn sync_streams(&mut self) {
+        let record = self.authority.record();
+        for (node, member) in record.logs() {
+            let stream = self.streams.entry(member.log).or_insert_with(|| {
+                let mut stream = Stream::new(member.log, node, record.segment_size);
+                // Its number was never given before: there is nothing to look for.
+                stream.on_disk = OnDisk::Missing;
+                stream
+            });
+            stream.retired = record.retired.contains_key(&member.log);
+        }
+    }
+
+    /// New members that are durable may have their logs.
+    pub(super) fn finish_joins(&mut self, now: Now, out: &mut Outbox) {
+        let through = self.authority.durable_through();
+        let joins = std::mem::take(&mut self.moves.joins);
+        let (done, waiting) = joins.into_iter().partition(|join| join.number <= through);
+        self.moves.joins = waiting;
+        let done: Vec<Join> = done;
+        for join in done {
+            let log = self.authority.record().members[&join.node].log;
+            let stream = self.streams.get_mut(&log).expect("members have streams");
+            stream.last_heard = now.tick;
+            stream.fence = Fence::Waiting(join.claim);
+            self.touch(log);
+            let text = format!("node {} joins the cluster with log {log}", join.node);
+            self.say(Level::Info, text, out);
+        }
+    }
+
+    /// The log of a node, if it is a member.
+    pub(super) fn log_of(&self, node: crate::model::NodeId) -> Option<LogNumber> {
+        let member = self.authority.record().members.get(&node);
+        member.map(|member| member.log)
+    }
+}

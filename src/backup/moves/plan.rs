@@ -1,0 +1,144 @@
+//! Planned moves: from the table as it is to the one that the rule gives for those that take part.
+//!
+//! A plan is not stored. Again and again the difference is looked at, and a few slots move: as
+//! many as hold about the goal's number of accounts, so that each stands still only shortly. One
+//! move at a time per source and per target, none while anything is taken over, and a rest between
+//! two moves of a source.
+
+use std::collections::BTreeMap;
+
+use super::super::Running;
+use super::super::authority::{Cause, MoveState, NewMove, Record, SlotSet, ranges_of, slots_of};
+use super::super::stream::Stream;
+use crate::clock::Now;
+use crate::model::{NodeId, RingEpoch, Slot, to_u64, to_usize};
+use crate::protocol::MemberState;
+use crate::ring::SlotTable;
+use crate::role::{Level, Outbox};
+
+/// Bytes of a log on their way to the disk above which its node is too busy for a move.
+const BUSY_SIZE: u64 = 4 << 20;
+
+/// A source and a target.
+pub(super) type Pair = (NodeId, NodeId);
+
+/// What is between a table and the one that the rule gives: the slots of each source and target.
+pub(super) fn pairs(record: &Record, desired: &SlotTable) -> BTreeMap<Pair, Vec<Slot>> {
+    let leaving = record.moves.active.values();
+    let leaving = leaving.filter(|moving| !matches!(moving.state, MoveState::Flipped(..)));
+    let moving = SlotSet::of(leaving.flat_map(|moving| moving.ranges.iter()));
+    let mut pairs: BTreeMap<Pair, Vec<Slot>> = BTreeMap::new();
+    for moved in record.table.difference(desired) {
+        let (Some(from), Some(to)) = (moved.from, moved.to) else {
+            continue;
+        };
+        let slots = slots_of(&moved.slots).filter(|slot| !moving.contains(*slot));
+        let slots: Vec<Slot> = slots.collect();
+        if !slots.is_empty() {
+            pairs.entry((from, to)).or_default().extend(slots);
+        }
+    }
+    pairs
+}
+
+/// What the difference between the table and the rule's depends on.
+pub(super) fn balance_key(record: &Record) -> (RingEpoch, Vec<(NodeId, u32)>) {
+    let members = record.members.iter();
+    let takers = members
+        .filter(|(_, member)| member.takes_part())
+        .map(|(node, member)| (*node, member.weight))
+        .collect();
+    (record.ring_epoch(), takers)
+}
+
+impl Running {
+    /// Begins planned moves, as many as may be under way.
+    pub(super) fn begin_planned(&mut self, now: Now, out: &mut Outbox) {
+        let record = self.authority.latest();
+        let taking = self.streams.values().any(|stream| stream.taking.is_some());
+        let mut active = record.moves.active.values();
+        if record.moves.paused || taking || active.any(|moving| moving.cause == Cause::TakeOver) {
+            return;
+        }
+        let key = balance_key(record);
+        if self.moves.balanced.as_ref() == Some(&key) || key.1.is_empty() {
+            return;
+        }
+        let desired = record.plan_for(|_, member| member.takes_part());
+        let pairs = pairs(record, &desired);
+        if pairs.is_empty() && record.moves.active.is_empty() {
+            self.moves.balanced = Some(key);
+            return;
+        }
+        for (pair, slots) in pairs {
+            self.begin_pair(now, pair, slots, out);
+        }
+    }
+
+    /// Begins a move of some of these slots, if source and target are ready for one.
+    fn begin_pair(&mut self, now: Now, pair: Pair, mut slots: Vec<Slot>, out: &mut Outbox) {
+        let (source, target) = pair;
+        if self.what_hinders(now, pair).is_some() {
+            return;
+        }
+        let record = self.authority.latest();
+        let per_slot = self.accounts_per_slot(&self.streams[&record.members[&source].log]);
+        let goal = self.options.limits.move_account_count_goal;
+        let count = goal.checked_div(per_slot).unwrap_or(u64::MAX).max(1);
+        slots.truncate(to_usize(count));
+        let slot_count = to_u64(slots.len());
+        let stream = &self.streams[&record.members[&target].log];
+        if !self.has_room(stream, slot_count.saturating_mul(per_slot)) {
+            return;
+        }
+        let new = NewMove {
+            source,
+            target,
+            cause: Cause::Planned,
+            ranges: ranges_of(slots),
+        };
+        let mut ordered = None;
+        self.authority
+            .change(|record| ordered = Some(record.order_move(new, now.wall_ms)));
+        if let Some(number) = ordered {
+            let text =
+                format!("move {number}: {slot_count} slots of node {source} go to node {target}");
+            self.say(Level::Info, text, out);
+        }
+    }
+
+    /// Why no planned move of this pair begins now, in words.
+    pub(super) fn what_hinders(&self, now: Now, (source, target): Pair) -> Option<String> {
+        let record = self.authority.latest();
+        for node in [source, target] {
+            let stream = record
+                .members
+                .get(&node)
+                .and_then(|member| self.streams.get(&member.log));
+            let Some(stream) = stream else {
+                return Some(format!("node {node} is not there yet"));
+            };
+            if !self.is_serving(stream) {
+                return Some(format!("node {node} is not serving"));
+            }
+            if BUSY_SIZE < stream.in_flight_size() {
+                return Some(format!("node {node} is busy"));
+            }
+        }
+        for (number, moving) in &record.moves.active {
+            let leaves = !matches!(moving.state, MoveState::Flipped(..));
+            if moving.target == target || (leaves && moving.source == source) {
+                return Some(format!("move {number} is under way"));
+            }
+        }
+        let rest = self.moves.rests.get(&source);
+        let rests = rest.is_some_and(|until| now.tick < *until);
+        rests.then(|| format!("node {source} rests between two moves"))
+    }
+
+    /// Is the node of this log up and serving?
+    pub(super) fn is_serving(&self, stream: &Stream) -> bool {
+        self.state_of(stream) == MemberState::Present
+            && stream.beat.is_some_and(|(beat, _)| beat.phase == 1)
+    }
+}
