@@ -4,6 +4,7 @@
 mod cli;
 mod client;
 mod corpus;
+mod drill;
 mod format;
 mod harness;
 mod hostile;
