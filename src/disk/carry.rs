@@ -258,30 +258,7 @@ impl Worker {
     /// What is about the images of moves.
     fn carry_out_moves(&mut self, request: &DiskRequest) -> Result<DiskReply, LogError> {
         match *request {
-            DiskRequest::BuildHandOver {
-                log,
-                ref through,
-                term,
-                generation,
-                ring_epoch,
-                wall_ms,
-                ring_key,
-                ref activate,
-                ref moves,
-            } => {
-                let plan = Plan {
-                    mark: EpochMark {
-                        generation,
-                        ring_epoch,
-                        term,
-                    },
-                    wall_ms,
-                    ring_key,
-                    activate,
-                    moves,
-                };
-                self.replicas.build_hand_over(log, through, &plan)
-            }
+            DiskRequest::BuildHandOver { .. } => self.build_hand_over(request),
             DiskRequest::ReadMoveFile {
                 number,
                 offset,
@@ -330,6 +307,37 @@ impl Worker {
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. } => unreachable!("carried out elsewhere"),
         }
+    }
+
+    /// The request is a [`DiskRequest::BuildHandOver`].
+    fn build_hand_over(&mut self, request: &DiskRequest) -> Result<DiskReply, LogError> {
+        let DiskRequest::BuildHandOver {
+            log,
+            through,
+            term,
+            generation,
+            ring_epoch,
+            wall_ms,
+            ring_key,
+            activate,
+            moves,
+        } = request
+        else {
+            unreachable!("it was looked at");
+        };
+        let mark = EpochMark {
+            generation: *generation,
+            ring_epoch: *ring_epoch,
+            term: *term,
+        };
+        let plan = Plan {
+            mark,
+            wall_ms: *wall_ms,
+            ring_key: *ring_key,
+            activate,
+            moves,
+        };
+        self.replicas.build_hand_over(*log, through, &plan)
     }
 
     fn write_move_file(

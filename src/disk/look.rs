@@ -12,6 +12,9 @@ use crate::log::{
 use crate::model::{LogEnd, LogNumber, MoveNumber};
 use crate::role::FileName;
 
+/// An image of a move, or why it is none.
+pub type FoundImage = (MoveNumber, Result<Checkpoint, LogError>);
+
 /// A data folder to look into. No process can work in it meanwhile.
 #[derive(Debug)]
 pub struct Look {
@@ -93,7 +96,7 @@ impl Look {
 
     /// The images of moves, by number, each with what its header says, or why it is none. Pages
     /// are not verified yet.
-    pub fn images(&self) -> Result<Vec<(MoveNumber, Result<Checkpoint, LogError>)>, LogError> {
+    pub fn images(&self) -> Result<Vec<FoundImage>, LogError> {
         let mut all = Vec::new();
         for number in images::numbers(&*self.medium)? {
             let found = images::open(&*self.medium, number).transpose();

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use folder::{FolderKind, OpenError, file_system_warning};
-pub use look::{Look, look};
+pub use look::{FoundImage, Look, look};
 pub use verify::{Comparison, ImageCheck, LogCheck, ReplayCheck, VerifyReport, verify};
 
 use crate::log::{FileMedium, Medium, exit_on_bus_error};

@@ -129,9 +129,7 @@ pub(super) fn verify_look(
         images: check_images(here),
         comparisons: Vec::new(),
     };
-    let ring_key = here
-        .ring_key()
-        .or_else(|| there.and_then(|there| there.ring_key()));
+    let ring_key = here.ring_key().or_else(|| there.and_then(Look::ring_key));
     for log in here.logs() {
         report.logs.push(check_log(here, ring_key, *log, progress));
         if let Some(there) = there.filter(|there| there.logs().contains(log)) {
@@ -282,17 +280,8 @@ fn replay_all(
         let mut loaded = empty();
         let checkpoint_end = newest.end();
         load(&mut loaded, &Loading::new(std::sync::Arc::new(newest)))?;
-        let followed = match whole {
-            true => Some(follow(
-                log,
-                steps,
-                &mut ledger,
-                end,
-                &checkpoint_end,
-                progress,
-            )),
-            false => None,
-        };
+        let followed =
+            whole.then(|| follow(log, steps, &mut ledger, end, &checkpoint_end, progress));
         match followed {
             Some(Ok(followed)) => {
                 end = followed;

@@ -10,6 +10,9 @@ use crate::model::{LogTime, RingEpoch, Section, Slot, SlotRange};
 /// Bytes of records handed on at a time, about.
 const PIECE_SIZE: usize = 256 << 10;
 
+/// Takes the pieces of an image.
+pub type ImageSink<'a, E> = dyn FnMut(Section, &[u8]) -> Result<(), E> + 'a;
+
 /// What an image stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageFigures {
@@ -45,7 +48,7 @@ impl Ledger {
     pub fn write_image<E>(
         &self,
         ranges: &[SlotRange],
-        write: &mut dyn FnMut(Section, &[u8]) -> Result<(), E>,
+        write: &mut ImageSink<'_, E>,
     ) -> Result<(), E> {
         let slots = self.visible(ranges);
         let mut records = Vec::new();
@@ -93,11 +96,7 @@ impl Ledger {
     }
 
     /// Slot by slot: their accounts are gathered by slot first, which needs four bytes each.
-    fn write_accounts<E>(
-        &self,
-        slots: &SlotSet,
-        write: &mut dyn FnMut(Section, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn write_accounts<E>(&self, slots: &SlotSet, write: &mut ImageSink<'_, E>) -> Result<(), E> {
         let mut ends: Vec<(Slot, usize)> = Vec::with_capacity(slots.count() as usize);
         let mut places = vec![0; usize::from(u16::MAX) + 1];
         let mut total = 0;

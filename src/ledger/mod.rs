@@ -30,7 +30,7 @@ mod watch;
 use std::fmt;
 
 pub use ids::{Candidates, ID_RECORD_SIZE, ID_ROW_MS};
-pub use image::ImageFigures;
+pub use image::{ImageFigures, ImageSink};
 pub use load::{LoadError, record_size};
 pub use meta::META_RECORD_SIZE;
 pub use record::ACCOUNT_RECORD_SIZE;

@@ -43,7 +43,7 @@ use super::super::options::{NODE_WEIGHT_MAX, segment_size_is_possible};
 use super::Record;
 use super::file_moves::{put_moves, read_moves};
 use super::membership::{GRANT_COUNT_MAX, Grant, GrantedTo, MemberRecord};
-use super::moves::{MoveState, slots_of};
+use super::moves::{MoveState, SlotSet, slots_of};
 use crate::limits;
 use crate::model::{
     ClusterId, Generation, Incarnation, LogNumber, NodeId, RingEpoch, Seq, Slot, SlotRange, Term,
@@ -390,7 +390,7 @@ fn check_moves(record: &Record) -> Parsed<()> {
         tag: TAG_MOVES,
         what,
     };
-    let mut moving_slots = BTreeSet::new();
+    let mut moving_slots = SlotSet::of([]);
     for moving in record.moves.active.values() {
         let has = |node, log| {
             record

@@ -26,7 +26,7 @@ pub(super) use file::AuthorityFileError;
 use file::KeptSection;
 pub(super) use membership::{MemberRecord, Shown};
 pub(super) use moves::{
-    Cause, Handed, MoveBook, MoveRecord, MoveState, NewMove, ranges_of, slots_of,
+    Cause, Handed, MoveBook, MoveRecord, MoveState, NewMove, SlotSet, ranges_of, slots_of,
 };
 pub(super) use table::TableParts;
 

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Record;
-use crate::model::{LogNumber, MoveNumber, NodeId, Place, RingEpoch, Seq, Slot, SlotRange};
+use crate::limits::SLOT_COUNT;
+use crate::model::{
+    LogNumber, MoveNumber, NodeId, Place, RingEpoch, Seq, Slot, SlotRange, to_usize,
+};
 use crate::ring::SlotTable;
 use crate::role::ImageInfo;
 
@@ -299,6 +302,31 @@ impl Record {
     pub(crate) fn forget_ended(&mut self, log: LogNumber, seq: Seq) {
         let wanted = |ended: &Ended| ended.log != log || ended.gone.is_none_or(|gone| seq < gone);
         self.moves.ended.retain(wanted);
+    }
+}
+
+/// Any slots of the ring.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotSet(Vec<bool>);
+
+impl SlotSet {
+    /// All slots of these ranges.
+    pub(crate) fn of<'a>(ranges: impl IntoIterator<Item = &'a SlotRange>) -> Self {
+        let mut set = Self(vec![false; to_usize(u64::from(SLOT_COUNT))]);
+        for range in ranges {
+            set.0[range.first.index()..=range.last.index()].fill(true);
+        }
+        set
+    }
+
+    /// Is this slot among them?
+    pub(crate) fn contains(&self, slot: Slot) -> bool {
+        self.0[slot.index()]
+    }
+
+    /// Adds a slot. Tells whether it is new.
+    pub(crate) fn insert(&mut self, slot: Slot) -> bool {
+        !std::mem::replace(&mut self.0[slot.index()], true)
     }
 }
 

@@ -5,10 +5,10 @@
 //! move at a time per source and per target, none while anything is taken over, and a rest between
 //! two moves of a source.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::super::Running;
-use super::super::authority::{Cause, MoveState, NewMove, Record, ranges_of, slots_of};
+use super::super::authority::{Cause, MoveState, NewMove, Record, SlotSet, ranges_of, slots_of};
 use super::super::stream::Stream;
 use crate::clock::Now;
 use crate::model::{NodeId, RingEpoch, Slot, to_u64, to_usize};
@@ -24,19 +24,15 @@ pub(super) type Pair = (NodeId, NodeId);
 
 /// What is between a table and the one that the rule gives: the slots of each source and target.
 pub(super) fn pairs(record: &Record, desired: &SlotTable) -> BTreeMap<Pair, Vec<Slot>> {
-    let moving: BTreeSet<Slot> = record
-        .moves
-        .active
-        .values()
-        .filter(|moving| !matches!(moving.state, MoveState::Flipped(..)))
-        .flat_map(|moving| moving.ranges.iter().flat_map(slots_of))
-        .collect();
+    let leaving = record.moves.active.values();
+    let leaving = leaving.filter(|moving| !matches!(moving.state, MoveState::Flipped(..)));
+    let moving = SlotSet::of(leaving.flat_map(|moving| moving.ranges.iter()));
     let mut pairs: BTreeMap<Pair, Vec<Slot>> = BTreeMap::new();
     for moved in record.table.difference(desired) {
         let (Some(from), Some(to)) = (moved.from, moved.to) else {
             continue;
         };
-        let slots = slots_of(&moved.slots).filter(|slot| !moving.contains(slot));
+        let slots = slots_of(&moved.slots).filter(|slot| !moving.contains(*slot));
         let slots: Vec<Slot> = slots.collect();
         if !slots.is_empty() {
             pairs.entry((from, to)).or_default().extend(slots);

@@ -7,10 +7,10 @@
 //! registers before that change resumes as before; one that comes later waits for the block, and
 //! finds in its own log that it owns nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::super::authority::{
-    Cause, ChangeNumber, MemberRecord, MoveState, NewMove, Record, ranges_of, slots_of,
+    Cause, ChangeNumber, MemberRecord, MoveState, NewMove, Record, SlotSet, ranges_of, slots_of,
 };
 use super::super::connections::Peer;
 use super::super::stream::Stream;
@@ -38,7 +38,7 @@ pub(in super::super) enum Taking {
     Saving(ChangeNumber),
     /// The block is being built.
     Building,
-    /// The block could not be built: again at this moment.
+    /// The block could not be built or written: again at this moment.
     Failed(Tick),
     /// The block is on its way to the disk.
     Appending(Seq),
@@ -68,16 +68,13 @@ fn has_open_take_over(record: &Record, log: LogNumber) -> bool {
 
 /// The slots of a log's node that no hand-over has taken away yet.
 fn slots_left(record: &Record, node: NodeId, log: LogNumber) -> Vec<Slot> {
-    let handed: BTreeSet<Slot> = record
-        .moves
-        .from_log(log)
-        .filter(|(_, moving)| matches!(moving.state, MoveState::Handed(_)))
-        .flat_map(|(_, moving)| moving.ranges.iter().flat_map(slots_of))
-        .collect();
+    let handed = record.moves.from_log(log);
+    let handed = handed.filter(|(_, moving)| matches!(moving.state, MoveState::Handed(_)));
+    let handed = SlotSet::of(handed.flat_map(|(_, moving)| moving.ranges.iter()));
     let owned = record.table.ranges_of(node);
     owned
         .flat_map(|range| slots_of(&range))
-        .filter(|slot| !handed.contains(slot))
+        .filter(|slot| !handed.contains(*slot))
         .collect()
 }
 
@@ -333,8 +330,10 @@ impl Running {
                     && stream.is_quiet()
                     && stream.full_from.is_none()
                 {
-                    // There was no room for it, and now there is.
-                    self.build_hand_over(now, log, out);
+                    // There was no room for it. The pause keeps a full disk from being asked
+                    // again and again.
+                    let again = now.tick.plus_ms(self.options.limits.free_space_ms);
+                    stream.taking = Some(Taking::Failed(again));
                 }
             }
         }

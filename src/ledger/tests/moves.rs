@@ -326,9 +326,8 @@ impl World {
                     .unwrap();
             }
             assert!(!live.stage_abort(number) && live.stage_abort(MoveNumber(900)));
-            if live.stage_begin(number, &image.ranges).is_ok() {
-                panic!("not swept");
-            }
+            let again = live.stage_begin(number, &image.ranges);
+            assert_eq!(again, Err(StageError::Unswept));
         }
         let staged = stage(&mut self.sides[target].live, number, image, piece);
         let ImageFigures {
@@ -619,7 +618,7 @@ fn a_step_is_whole_or_refused() {
             "another entry behind {index}"
         );
     }
-    let mut other = sums.clone();
+    let mut other = sums;
     other[0].account_count += 1;
     let mut entries = HandOver::list(&head, &ranges);
     entries.extend(HandedSums::list(&other));
