@@ -39,7 +39,9 @@ fn drill(scenario: &str, more: &[&str]) -> Value {
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 #[test]
@@ -64,7 +66,10 @@ fn a_node_that_joins_gets_its_share_under_load() {
     assert_eq!(report["kills"], 0, "{report}");
     let moved = number(&report["moved_accounts"]);
     assert!((50..=500).contains(&moved), "{report}");
-    assert!(0 < number(&report["serving_again_after_ms"]["last"]), "{report}");
+    assert!(
+        0 < number(&report["serving_again_after_ms"]["last"]),
+        "{report}"
+    );
 }
 
 #[test]
