@@ -10,10 +10,14 @@ use super::shape::{ClusterShape, Watch};
 use super::{Cluster, Process};
 use crate::client::{ClusterAsk, ClusterCommand, MoveNumber, NodeId};
 use crate::clock::{Clock, Tick};
+use crate::limits::LINK_PING_MS;
 use crate::model::Random;
 
 /// How long anything may take: to be taken over, to move, to serve again.
 const BLOW_MS_MAX: u64 = 120_000;
+
+/// How long nothing may change until it counts as settled: every node says twice what it has.
+const SETTLED_MS: u64 = 2 * LINK_PING_MS;
 
 /// How long a paused backup is stopped.
 const PAUSE_MS: u64 = 10_000;
@@ -187,6 +191,8 @@ pub(super) struct Blow {
     began_ms: u64,
     acknowledged: u64,
     before: ClusterShape,
+    /// The last shape in which nothing had to move, and since when it is so.
+    settled: Option<(u64, ClusterShape)>,
 }
 
 impl Blow {
@@ -223,6 +229,7 @@ impl Blow {
             began_ms: now.wall_ms,
             acknowledged,
             before,
+            settled: None,
         };
         let text = blow.strike(cluster, watch)?;
         tell(DrillEvent::Struck { text, acknowledged });
@@ -316,9 +323,11 @@ impl Blow {
             | Step::Stopped { .. }
             | Step::Woken { .. }) => match watch.look() {
                 Some(shape) => {
+                    let settled_ms = self.settle(&shape, after_ms);
                     let seen = Seen {
                         shape,
                         after_ms,
+                        settled_ms,
                         acknowledged,
                     };
                     self.look(step, &seen, cluster, outage, tell)?
@@ -331,6 +340,21 @@ impl Blow {
             outage.blow_count += 1;
         }
         Ok(is_over)
+    }
+
+    /// Since when nothing had to move, once all nodes have said what they have since then.
+    fn settle(&mut self, shape: &ClusterShape, after_ms: u64) -> Option<u64> {
+        if !shape.is_settled() {
+            self.settled = None;
+            return None;
+        }
+        if let Some((since_ms, settled)) = &self.settled
+            && settled == shape
+        {
+            return (since_ms + SETTLED_MS <= after_ms).then_some(*since_ms);
+        }
+        self.settled = Some((after_ms, shape.clone()));
+        None
     }
 
     fn back(
@@ -388,13 +412,13 @@ impl Blow {
                 self.back(name, seen.after_ms, seen.acknowledged, outage, tell);
                 Step::Over
             }
-            Step::Joined { node } if 0 < of(node).slots && shape.is_settled() => {
-                outage.last_serving_after_ms = Some(seen.after_ms);
+            Step::Joined { node } if 0 < of(node).slots && seen.settled_ms.is_some() => {
+                outage.last_serving_after_ms = seen.settled_ms;
                 self.moved(seen, outage, tell);
                 Step::Over
             }
-            Step::Drained { node } if of(node).slots == 0 && shape.is_settled() => {
-                outage.last_serving_after_ms = Some(seen.after_ms);
+            Step::Drained { node } if of(node).slots == 0 && seen.settled_ms.is_some() => {
+                outage.last_serving_after_ms = seen.settled_ms;
                 self.moved(seen, outage, tell);
                 Step::Over
             }
@@ -464,6 +488,7 @@ impl Blow {
 struct Seen {
     shape: ClusterShape,
     after_ms: u64,
+    settled_ms: Option<u64>,
     acknowledged: u64,
 }
 

@@ -206,35 +206,3 @@ fn completions_are_printed_for_every_shell() {
         assert!(out(&output).contains("counterfoil"), "{shell}");
     }
 }
-
-#[test]
-fn a_small_drill_proves_itself() {
-    let output = run(&[
-        "drill",
-        "--users",
-        "300",
-        "--operations",
-        "20000",
-        "--connections",
-        "4",
-        "--batch",
-        "50",
-        "--segment-size",
-        "2097152",
-        "--json",
-    ]);
-    let report = json(&output);
-    assert_eq!(code(&output), 0, "{report} {}", err(&output));
-    for (name, expected) in [("lost", 0), ("doubled", 0), ("mismatched", 0)] {
-        assert_eq!(report[name], expected, "{report}");
-    }
-    assert_eq!(report["conserved"], true);
-    assert_eq!(report["accounts"], 900);
-    assert!(
-        report["acknowledged"].as_u64().unwrap() > 15_000,
-        "{report}"
-    );
-    assert!(report["replayed"].as_u64().unwrap() > 10, "{report}");
-    assert!(report["node_back_after_ms"].as_u64().unwrap() > 0);
-    assert!(report["latency_us"]["p99"].as_u64().unwrap() > 0);
-}

@@ -5,6 +5,7 @@ mod bench;
 mod cli;
 mod client;
 mod corpus;
+mod drill;
 mod format;
 mod harness;
 mod hostile;

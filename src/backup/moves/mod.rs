@@ -169,6 +169,11 @@ impl Running {
     /// The record is durable: who waits for it hears of it.
     pub(super) fn moves_saved(&mut self, now: Now, out: &mut Outbox) {
         self.moves.due = true;
+        let taken = self
+            .streams
+            .values()
+            .filter(|stream| stream.taking.is_some());
+        self.touched.extend(taken.map(|stream| stream.log));
         self.sync_streams();
         self.finish_joins(now, out);
         self.send_answers(out);

@@ -6,7 +6,7 @@
 //! durable here. A number that is not listed moves nothing.
 
 use super::super::Running;
-use super::super::authority::{Cause, Handed, MoveRecord, MoveState};
+use super::super::authority::{Cause, Handed, MemberRecord, MoveRecord, MoveState};
 use super::super::connections::Asker;
 use super::ms_between;
 use crate::clock::Now;
@@ -33,13 +33,14 @@ impl Running {
                     number,
                     place,
                     image,
-                    ..
+                    end,
                 } => {
                     let handed = Handed {
                         place: *place,
                         image: *image,
                     };
                     self.on_handed(now, log, *number, handed, out);
+                    self.note_end_of_log(log, end.seq);
                 }
                 MoveEvent::Adopted { .. } => (),
                 MoveEvent::Activated { number, end } => {
@@ -60,12 +61,14 @@ impl Running {
         handed: Handed,
         out: &mut Outbox,
     ) {
-        let Some(moving) = self.latest_move(number) else {
+        let ordered = self
+            .latest_move(number)
+            .filter(|moving| moving.source_log == log && moving.state == MoveState::Ordered);
+        let Some(moving) = ordered else {
+            // A replica that is built again cuts the image again: it may be one to be removed.
+            self.moves.kept = None;
             return;
         };
-        if moving.source_log != log || moving.state != MoveState::Ordered {
-            return;
-        }
         let text = format!(
             "move {number}: {} slots of node {} with {} accounts are handed over, for node {}",
             moving.slot_count(),
@@ -77,6 +80,19 @@ impl Running {
             .change(|record| record.hand_move(number, handed));
         self.note_handed(now, number);
         self.say(Level::Info, text, out);
+    }
+
+    /// The backup's own hand-over ends at `seq`: it dropped whatever was staged in the log.
+    fn note_end_of_log(&mut self, log: LogNumber, seq: Seq) {
+        let record = self.authority.latest();
+        if !record.log(log).is_some_and(MemberRecord::is_backups) {
+            return;
+        }
+        let ended = record.moves.ended.iter();
+        let dropped = ended.filter(|ended| ended.log == log && ended.gone.is_none());
+        for number in dropped.map(|ended| ended.number).collect::<Vec<_>>() {
+            self.on_dropped(number, log, seq);
+        }
     }
 
     fn latest_move(&self, number: MoveNumber) -> Option<&MoveRecord> {
@@ -208,11 +224,13 @@ impl Running {
             },
             MoveState::Handed(_) => {
                 // One after the other, always in the same order: a node has room for one.
+                let log = moving.target_log;
                 let moves = &self.authority.record().moves;
-                let first = moves.to_log(moving.target_log).next();
-                first
-                    .is_some_and(|(first, _)| first == number)
-                    .then_some((moving.target_log, MoveStep::Adopt))
+                let mut ended = moves.ended.iter();
+                let full = ended.any(|ended| ended.log == log && ended.gone.is_none());
+                let first = moves.to_log(log).next();
+                let is_next = first.is_some_and(|(first, _)| first == number);
+                (is_next && !full).then_some((log, MoveStep::Adopt))
             }
             MoveState::Flipped(..) => Some((moving.target_log, MoveStep::Activate)),
         }

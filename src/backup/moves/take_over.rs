@@ -89,6 +89,7 @@ impl Running {
             && !member.diverged
             && stream.exists()
             && stream.taking.is_none()
+            && !has_open_take_over(record, stream.log)
             && self.moves.shares.of(stream.node) != 0;
         if !waits {
             return None;

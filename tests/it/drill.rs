@@ -1,0 +1,80 @@
+//! Small drills of real processes: what went wrong is over, and every account is what it must be.
+
+use serde_json::Value;
+
+use crate::harness::{code, err, json, run};
+
+/// Runs a scenario and tests what holds for all of them.
+fn drill(scenario: &str, more: &[&str]) -> Value {
+    let mut arguments = vec![
+        "drill",
+        "--scenario",
+        scenario,
+        "--users",
+        "300",
+        "--operations",
+        "20000",
+        "--connections",
+        "4",
+        "--batch",
+        "50",
+        "--segment-size",
+        "2097152",
+        "--json",
+    ];
+    arguments.extend(more);
+    let output = run(&arguments);
+    assert_eq!(code(&output), 0, "{scenario}: {}", err(&output));
+    let report = json(&output);
+    assert_eq!(report["scenario"], scenario);
+    for (name, expected) in [("lost", 0), ("doubled", 0), ("mismatched", 0)] {
+        assert_eq!(report[name], expected, "{report}");
+    }
+    assert_eq!(report["conserved"], true, "{report}");
+    assert_eq!(report["accounts"], 900, "{report}");
+    assert!(number(&report["acknowledged"]) > 15_000, "{report}");
+    assert!(number(&report["replayed"]) > 10, "{report}");
+    assert!(number(&report["latency_us"]["p99"]) > 0, "{report}");
+    report
+}
+
+fn number(value: &Value) -> u64 {
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn a_dead_node_is_taken_over_by_the_others() {
+    let report = drill("take-over", &[]);
+    assert_eq!(report["client_errors"], 0, "{report}");
+    assert_eq!(report["kills"], 1, "{report}");
+    let detected_ms = number(&report["detected_after_ms"]);
+    let first_ms = number(&report["serving_again_after_ms"]["first"]);
+    let last_ms = number(&report["serving_again_after_ms"]["last"]);
+    assert!(1_000 < detected_ms, "{report}");
+    assert!(detected_ms <= first_ms && first_ms <= last_ms, "{report}");
+    let moved = number(&report["moved_accounts"]);
+    assert!((100..=600).contains(&moved), "{report}");
+    assert!(detected_ms <= number(&report["longest_gap_ms"]), "{report}");
+}
+
+#[test]
+fn a_node_that_joins_gets_its_share_under_load() {
+    let report = drill("add-node", &[]);
+    assert_eq!(report["client_errors"], 0, "{report}");
+    assert_eq!(report["kills"], 0, "{report}");
+    let moved = number(&report["moved_accounts"]);
+    assert!((50..=500).contains(&moved), "{report}");
+    assert!(
+        0 < number(&report["serving_again_after_ms"]["last"]),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_node_that_comes_back_with_an_empty_disk_restores_itself() {
+    let report = drill("node-returns", &[]);
+    assert_eq!(report["kills"], 1, "{report}");
+    assert!(0 < number(&report["node_back_after_ms"]), "{report}");
+}
