@@ -5,6 +5,8 @@ mod audit;
 mod daemon;
 mod dev;
 mod drill;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod operate;
 mod output;
