@@ -7,6 +7,7 @@ mod corpus;
 mod format;
 mod harness;
 mod hostile;
+mod pages;
 mod recovery;
 mod tidy;
 mod vectors;
