@@ -117,7 +117,7 @@ pub(super) struct BackupFlags {
     common: Common,
 }
 
-fn parse_node(text: &str) -> Result<NodeId, String> {
+pub(super) fn parse_node(text: &str) -> Result<NodeId, String> {
     let number = text
         .parse()
         .map_err(|error: std::num::ParseIntError| error.to_string())?;
@@ -135,7 +135,7 @@ fn parse_advertised(text: &str) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
-fn parse_new_node(text: &str) -> Result<NewNode, String> {
+pub(super) fn parse_new_node(text: &str) -> Result<NewNode, String> {
     let (node, weight) = text.split_once(':').unwrap_or((text, "1"));
     let weight = weight
         .parse()
@@ -150,7 +150,7 @@ fn parse_new_node(text: &str) -> Result<NewNode, String> {
     })
 }
 
-fn parse_segment_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_segment_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix("MiB") {
         Some(digits) => (digits.trim(), 1 << 20),
         None => (text, 1),

@@ -8,6 +8,8 @@ mod canary;
 mod daemon;
 mod dev;
 mod drill;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod operate;
 mod output;

@@ -8,6 +8,7 @@ mod corpus;
 mod format;
 mod harness;
 mod hostile;
+mod pages;
 mod recovery;
 mod sim;
 mod small_disk;
