@@ -13,6 +13,8 @@ mod audit;
 mod authority;
 mod connections;
 mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 mod moves;
 mod options;
 mod register;

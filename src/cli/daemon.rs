@@ -141,7 +141,7 @@ pub(super) struct BackupFlags {
     common: Common,
 }
 
-fn parse_node(text: &str) -> Result<NodeId, String> {
+pub(super) fn parse_node(text: &str) -> Result<NodeId, String> {
     let number = text
         .parse()
         .map_err(|error: std::num::ParseIntError| error.to_string())?;
@@ -159,7 +159,7 @@ fn parse_advertised(text: &str) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
-fn parse_new_node(text: &str) -> Result<NewNode, String> {
+pub(super) fn parse_new_node(text: &str) -> Result<NewNode, String> {
     let (node, weight) = text.split_once(':').unwrap_or((text, "1"));
     Ok(NewNode {
         node: parse_node(node)?,
@@ -179,7 +179,7 @@ fn parse_weight(text: &str) -> Result<u32, String> {
     }
 }
 
-fn parse_segment_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_segment_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix("MiB") {
         Some(digits) => (digits.trim(), 1 << 20),
         None => (text, 1),

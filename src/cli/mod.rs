@@ -9,6 +9,8 @@ mod cluster;
 mod daemon;
 mod dev;
 mod drill;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod operate;
 mod output;

@@ -14,6 +14,8 @@ mod balancer;
 mod clients;
 mod control;
 mod deadlines;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inflight;
 mod links;
 mod pool;

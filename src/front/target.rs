@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::hint::black_box;
 
-use super::inflight::{Flight, Stage};
+use super::inflight::{Flight, Op, Stage};
 use super::links::Purpose;
 use super::pool::{Key, Pool};
 use crate::clock::Tick;
@@ -223,6 +223,21 @@ impl Flight {
             return Err(NotAsked);
         }
         Ok(self.ops.get(key).map(|_| key.index()))
+    }
+
+    /// What is queued for a target that does not own its user waits, and goes to the owner.
+    pub(super) fn unqueue(&mut self, target: u16, is_owned: impl Fn(u128) -> bool) {
+        let queue = std::mem::take(&mut self.targets[usize::from(target)].queue);
+        let mut kept = VecDeque::with_capacity(queue.len());
+        for key in queue {
+            let user = self.ops.get(key).map(Op::user);
+            match user {
+                Some(user) if !is_owned(user) => self.hold_back(key.index()),
+                Some(_) => kept.push_back(key),
+                None => (),
+            }
+        }
+        self.targets[usize::from(target)].queue = kept;
     }
 
     /// Takes no requests by this target from now on; what is only queued waits.

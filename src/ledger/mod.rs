@@ -10,6 +10,8 @@ mod chunks;
 mod digest;
 mod directory;
 pub mod fold;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod image;
 mod index;

@@ -187,7 +187,7 @@ impl Table {
 
     /// Reads the line of one.
     #[inline]
-    pub(super) fn touch_line(&self, key: &KeyTag) -> u64 {
+    pub(super) fn touch_line(&self, key: KeyTag) -> u64 {
         if key.number == NONE {
             0
         } else {

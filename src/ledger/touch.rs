@@ -101,7 +101,7 @@ impl Ledger {
             self.table.touch_index(tag);
         }
         for tag in &mut *tags {
-            sum ^= self.table.touch_line(tag);
+            sum ^= self.table.touch_line(*tag);
         }
         for tag in &*tags {
             if tag.number != NONE {

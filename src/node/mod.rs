@@ -14,6 +14,8 @@
 mod clock;
 mod commit;
 mod fronts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod link;
 mod lookups;

@@ -246,8 +246,14 @@ impl World {
                 let (Some(mirror), Some(own)) = (here.content(&path), there.content(&path)) else {
                     continue;
                 };
-                let size = mirror.len().min(own.len());
                 let first = to_usize(crate::log::SEGMENT_HEADER_SIZE);
+                let size = mirror
+                    .len()
+                    .min(own.len())
+                    .min(used_size(&path, end.offset));
+                if size < first {
+                    continue;
+                }
                 compared += 1;
                 if mirror[first..size] != own[first..size] {
                     let at = (first..size).find(|at| mirror[*at] != own[*at]);
@@ -275,6 +281,14 @@ impl World {
             self.story.blame(self.at, text);
         }
     }
+}
+
+/// Bytes of the segment file at `path` that lie before the end of its log.
+fn used_size(path: &str, end_offset: u64) -> usize {
+    let number = path.rsplit('-').next().unwrap_or_default();
+    let number = u64::from_str_radix(number, 16).unwrap_or(0);
+    let start = number.saturating_mul(crate::limits::SEGMENT_SIZE_MIN);
+    to_usize(end_offset.saturating_sub(start))
 }
 
 fn words(panic: &(dyn std::any::Any + Send)) -> &str {

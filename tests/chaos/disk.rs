@@ -1,6 +1,7 @@
 //! A disk of the test's own: ext4 in a file, on a loop device. It can lose its power, and it can
 //! be full. Unmounted whatever becomes of the test.
 
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::host::{text, tool};
@@ -9,6 +10,9 @@ use crate::host::{text, tool};
 const SHUTDOWN: &str = r#"open(my $dir, "<", $ARGV[0]) or die "open: $!";
 my $how = pack("L", 2);
 ioctl($dir, 0x8004587d, $how) or die "ioctl: $!";"#;
+
+/// Room that others may take, and the file system for itself, while a file is made.
+const SLACK: u64 = 4 << 20;
 
 /// What a test with disks needs.
 pub(crate) const TOOLS: [&str; 4] = ["mkfs.ext4", "mount", "umount", "perl"];
@@ -31,7 +35,11 @@ impl Disk {
             .map_err(|error| error.to_string())?;
         std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
         let eager = "lazy_itable_init=0,lazy_journal_init=0";
-        tool("mkfs.ext4", &["-q", "-F", "-E", eager, &text(&image)])?;
+        // Without the share that only root may fill: the daemons may run as root here.
+        tool(
+            "mkfs.ext4",
+            &["-q", "-F", "-m", "0", "-E", eager, &text(&image)],
+        )?;
         let mut disk = Self {
             image,
             mount,
@@ -86,13 +94,25 @@ impl Disk {
         stat.f_bavail * stat.f_frsize
     }
 
-    /// Takes all room but so many bytes.
+    /// Takes all room but so many bytes; 0: to the last one.
     pub(crate) fn fill(&self, leave: u64) {
-        let size = self.free().saturating_sub(leave);
         let path = self.mount.join("ballast");
-        let file = std::fs::File::create(path).expect("a file can be made");
+        let mut file = std::fs::File::create(path).expect("a file can be made");
+        let size = self.free().saturating_sub(leave.max(SLACK));
         let taken = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size);
         taken.expect("there is so much room");
+        if leave != 0 {
+            return;
+        }
+        file.seek(SeekFrom::End(0)).expect("a file has an end");
+        for piece in [vec![1; 64 << 10], vec![1; 4 << 10]] {
+            let error = loop {
+                if let Err(error) = file.write_all(&piece).and_then(|()| file.sync_data()) {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+        }
     }
 
     /// Gives it back.

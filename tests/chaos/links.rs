@@ -80,8 +80,8 @@ fn make(trouble: Trouble, link: &Proxy, time: Duration, go_on: impl Fn(Duration)
         }
         Trouble::Vanishing(way) => link.fault(way, Fault::Drop),
         Trouble::HalfClosed(way) => link.half_close(way),
-        Trouble::Damaged(way) => link.fault(way, Fault::Corrupt(20)),
-        Trouble::SaidTwice(way) => link.fault(way, Fault::Repeat(3)),
+        Trouble::Damaged(way) => link.fault(way, Fault::Corrupt(4)),
+        Trouble::SaidTwice(way) => link.fault(way, Fault::Repeat(2)),
         Trouble::Flapping => {
             for _ in 0..5 {
                 link.hang_up();

@@ -53,6 +53,22 @@ fn wait_for(client: &mut Client, record: &Record, goal: Goal) {
     panic!("{goal:?} was due, the last answer was {last:?}");
 }
 
+/// A daemon that dies while its disk is full: it starts as far as it can, or says what it lacks.
+fn start_on_full_disk(world: &mut World, role: Role) {
+    world.kill(role);
+    let said = world.words(role).len();
+    world.launch(role);
+    let started = world.try_wait_ready(role);
+    host::say(&format!("{role:?} on a full disk: {started:?}"));
+    if let Err(code) = started {
+        let words = world.words(role)[said..].to_owned();
+        assert!(
+            code == 6 && words.contains("space"),
+            "{role:?} ended with {code}: {words}"
+        );
+    }
+}
+
 /// Fills the disk of `role` until so many bytes are free, under load; then gives the room back.
 fn fill_up(name: &'static str, role: Role, rounds: u64, leave: u64, seed: u64) {
     if let Some(why) = host::missing_as_root(&TOOLS) {
@@ -87,8 +103,14 @@ fn fill_up(name: &'static str, role: Role, rounds: u64, leave: u64, seed: u64) {
         client.get(user(1), currency(1)).expect("look-ups go on");
         work.go_on(Duration::from_millis(500 + 100 * round));
         world.assert_all_run();
+        if round % 2 == 1 {
+            start_on_full_disk(&mut world, role);
+        }
         world.record.note("room again");
         disk.empty();
+        if world.process(role).ended().unwrap().is_some() {
+            world.revive(role);
+        }
         wait_for(&mut client, &world.record, Goal::Served);
         work.until_answered(200, Duration::from_secs(30));
     }

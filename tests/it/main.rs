@@ -9,6 +9,7 @@ mod drill;
 mod format;
 mod harness;
 mod hostile;
+mod pages;
 mod recovery;
 mod sim;
 mod small_disk;

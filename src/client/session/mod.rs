@@ -7,6 +7,8 @@
 //! programs may drive it from an event loop.
 
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod questions;
 #[cfg(test)]
@@ -587,7 +589,7 @@ impl Session {
         Ok(question)
     }
 
-    #[cfg(test)]
+    /// Panics if something does not hold that always must.
     fn check_invariants(&self) {
         self.work.check_invariants();
     }

@@ -650,7 +650,7 @@ impl Work {
     }
 
     /// What holds between two calls, each counted anew.
-    #[cfg(test)]
+    /// Panics if something does not hold that always must.
     pub(super) fn check_invariants(&self) {
         let mut listed = 0;
         let mut used = 0;

@@ -43,8 +43,6 @@ pub(super) struct History {
     pub(super) lines: Vec<Line>,
     /// Where in `lines` the change with this user and id is.
     pub(super) by_id: BTreeMap<(u128, u128), usize>,
-    /// The changes of a user, in order.
-    pub(super) by_user: BTreeMap<u128, Vec<usize>>,
     pub(super) models: BTreeMap<LogNumber, Model>,
     /// In which log a user's changes are.
     pub(super) log_of: BTreeMap<u128, LogNumber>,
@@ -202,12 +200,10 @@ impl History {
         if id.time_ms() < walk.horizon_ms {
             return Err(format!("id {id} is older than the horizon"));
         }
-        let index = self.lines.len();
-        let first = self.by_id.insert((user.get(), id.get()), index);
-        if let Some(first) = first {
+        if let Some(first) = self.find(user, id.get()) {
             return Err(format!(
                 "id {id} of user {user} is applied a second time, first at {}",
-                self.lines[first].place
+                first.place
             ));
         }
         let model = self.models.entry(walk.log).or_default();
@@ -218,7 +214,7 @@ impl History {
         if home != walk.log {
             return Err(format!("user {user} is in two logs"));
         }
-        self.by_user.entry(user.get()).or_default().push(index);
+        self.by_id.insert((user.get(), id.get()), self.lines.len());
         self.lines.push(Line {
             place,
             time: walk.time,
