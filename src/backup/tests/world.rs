@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::bench::{FakeDisk, FakeNode, SEGMENT, cluster, options, options_to_create};
-use super::{Bench, life, log, node};
+use super::bench::{
+    Bench, FakeDisk, FakeNode, SEGMENT, cluster, life, log, node, options, options_to_create,
+};
 use crate::backup::{Backup, BackupLimits};
 use crate::log::{Block, BlockBuilder, BlockSpec, Verify};
 use crate::model::{
@@ -538,7 +539,7 @@ impl World {
                 grant = Some((granted.log, granted.end));
             }
             Message::Appended(appended) => fresh.committed = appended.through,
-            Message::MoveOrder(order) => orders.push(Order::of(order)),
+            Message::MoveOrder(order) => orders.push(Order::of(&order)),
             Message::Refused(refused) => work.refused = Some(refused.code),
             _ => (),
         });
