@@ -144,7 +144,7 @@ pub fn missing(counts: &Counts) -> Vec<String> {
         "id_reused",
         "id_too_old",
         "not_seen",
-        "beyond_retention",
+        "never",
         "unavailable",
         "id_in_future",
         "unknown",
