@@ -184,7 +184,11 @@ impl World {
             create,
             address: self.machines[number].address,
             incarnation: self.incarnation(),
-            limits: BackupLimits::STANDARD,
+            limits: BackupLimits {
+                // Moves are not in this world yet: a dead node's users wait until it is back.
+                take_over_after_ms: 0,
+                ..BackupLimits::STANDARD
+            },
             id_seed: self.id_random.u64(),
         })
     }

@@ -655,15 +655,13 @@ fn sweep(seeds: std::ops::Range<u64>, weather: Weather, topology: Topology) -> T
 fn fronts_keep_their_word_in_a_bad_world() {
     for topology in [Topology::OneFront, Topology::BalancerAndRouters] {
         let sum = sweep(0..8, Weather::Bad, topology);
-        // What a router has at the deadline is unknown to the balancer.
-        let not_now_count_min = match topology {
-            Topology::OneFront => 100,
-            Topology::BalancerAndRouters => 0,
-        };
         // A world in which nothing went wrong, or everything did, would prove nothing.
         assert!(sum.ok_count > 5 * sum.unknown_count, "{sum:?}");
         assert!(sum.unknown_count > 100, "{sum:?}");
-        assert!(sum.not_now_count > not_now_count_min, "{sum:?}");
+        // What a router has at the deadline is unknown to the balancer, so few are left there.
+        if topology == Topology::OneFront {
+            assert!(sum.not_now_count > 100, "{sum:?}");
+        }
         assert!(sum.replay_count > 100, "{sum:?}");
         assert!(sum.cut_count > 100, "{sum:?}");
         assert!(sum.moving_count > 100, "{sum:?}");
