@@ -2,13 +2,14 @@
 //!
 //! A command is done once the authority has recorded it; with `--wait` once the slots have moved.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::output::{error_line, fields, grouped, is_watched, line, object, table};
 use super::{Failure, Target};
 use crate::client::{Client, ClusterAsk, ClusterCommand, MoveNumber, NodeId};
+use crate::clock::Clock;
 use crate::role::ExitCode;
 
 /// Pause between two looks at the state while it is waited for.
@@ -249,11 +250,7 @@ fn parse(text: &str) -> Result<Value, Failure> {
 
 /// Waits until `is_there` holds and nothing is left to move. Tells the progress.
 fn wait(client: &mut Client, how: &How, is_there: impl Fn(&Value) -> bool) -> Result<(), Failure> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a person's patience, not a core's time"
-    )]
-    let begin = Instant::now();
+    let clock = Clock::start();
     let mut said = String::new();
     loop {
         let status = state(client)?;
@@ -287,7 +284,7 @@ fn wait(client: &mut Client, how: &How, is_there: impl Fn(&Value) -> bool) -> Re
             error_line(&text);
         }
         said = text;
-        if how.wait_s_max <= begin.elapsed().as_secs() {
+        if how.wait_s_max <= clock.now().tick.0.div_euclid(1_000_000_000) {
             let text = format!("it takes more than {} s: {said}", how.wait_s_max);
             return Err(Failure::new(ExitCode::Unhealthy, "not_done", text));
         }

@@ -47,8 +47,8 @@ impl Story {
     pub(super) fn begin(&self, scenario: &str, users: u32, currencies: u32, nodes: u32) {
         let accounts = u64::from(users) * u64::from(currencies);
         self.say(&format!(
-            "{scenario}: starting a backup, {nodes} nodes and a front; {} users x {currencies} currencies \
-             = {} accounts",
+            "{scenario}: starting a backup, {nodes} nodes and a front; \
+             {} users x {currencies} currencies = {} accounts",
             grouped(users),
             grouped(accounts)
         ));

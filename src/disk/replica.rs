@@ -1,8 +1,8 @@
 //! The running replica: a ledger per log, kept close behind its durable end by replay.
 //!
 //! It shares no state with any node and executes nothing, so its sums are the proof that no coin
-//! was made or lost. Where slots leave a log it cuts their images. Each request does a bounded piece
-//! of work, except the audit and a hand-over that is built, which need exact ends.
+//! was made or lost. Where slots leave a log it cuts their images. Each request does a bounded
+//! piece of work, except the audit and a hand-over that is built, which need exact ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -280,8 +280,9 @@ impl Ledger {
     /// Applies a change whose id is [`Seen::New`] and for which [`Self::has_room`] holds.
     ///
     /// `place` and `time` are those of its entry, which is the returned change; both must lie
-    /// behind the last entry's. The user's slot is not gone and not staged. Panics on look-ups (but not on `find` that burns) and on kinds
-    /// that this version does not serve: those are answered before the ledger.
+    /// behind the last entry's. The user's slot is not gone and not staged. Panics on look-ups (but
+    /// not on `find` that burns) and on kinds that this version does not serve: those are answered
+    /// before the ledger.
     pub fn apply(&mut self, operation: &Operation, place: Place, time: LogTime) -> Change {
         assert!(operation.is_change() && operation.kind().is_served());
         let hit = self.hit(operation);

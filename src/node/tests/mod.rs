@@ -12,6 +12,7 @@ mod old_ids;
 mod restarts;
 mod serving;
 mod sweep;
+mod taken_over;
 mod world;
 
 /// Bytes of a segment in all tests.
