@@ -1,6 +1,6 @@
 //! Connections: the handshake, who may say what, and how a connection ends.
 
-use super::stream::Stream;
+use super::stream::{Presence, Stream};
 use super::{Running, Stage};
 use crate::clock::{Now, Tick};
 use crate::limits;
@@ -310,7 +310,7 @@ impl Running {
             let stream = self.streams.get_mut(&log).expect("an owner has a stream");
             stream.owner = None;
             stream.last_heard = state.heard;
-            stream.here_since = None;
+            stream.presence = Presence::Gone;
             stream.begin_answers();
             self.table_changed = true;
             self.touch(log);

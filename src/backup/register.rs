@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use super::authority::{MemberRecord, Shown};
 use super::connections::{Asker, Greeted};
-use super::stream::Stream;
+use super::stream::{Presence, Stream};
 use super::{Running, Stage};
 use crate::canary::{self, Bug};
 use crate::clock::Now;
@@ -427,8 +427,7 @@ impl Running {
             term: member.term,
         });
         stream.beat = None;
-        stream.was_here = true;
-        stream.here_since = Some(now.tick);
+        stream.presence = Presence::Since(now.tick);
         stream.begin_answers();
         stream.replica.forget_probe();
         stream.retention.forget_claim();

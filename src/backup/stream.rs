@@ -71,10 +71,8 @@ pub(super) struct Stream {
     pub(super) taking: Option<Taking>,
     /// Its node is no member any more: nobody appends, what is here still counts.
     pub(super) retired: bool,
-    /// Its node had the log since the backup serves.
-    pub(super) was_here: bool,
-    /// Since when the node has the log without a break.
-    pub(super) here_since: Option<Tick>,
+    /// Has its node the log?
+    pub(super) presence: Presence,
     /// When the node was last heard, while it does not have the log.
     pub(super) last_heard: Tick,
     /// How the member stands, as told to those who follow.
@@ -103,6 +101,17 @@ pub(super) struct Stream {
     in_flight_size: u64,
     recent: VecDeque<LogEnd>,
     resend_told: Option<(Seq, Tick)>,
+}
+
+/// Has a node its log, as far as this life of the backup has seen?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Not yet.
+    Awaited,
+    /// Without a break since then.
+    Since(Tick),
+    /// It had it.
+    Gone,
 }
 
 /// What there is of a log on the disk.
@@ -143,8 +152,7 @@ impl Stream {
             fence: Fence::Open,
             taking: None,
             retired: false,
-            was_here: false,
-            here_since: None,
+            presence: Presence::Awaited,
             last_heard: Tick(0),
             state: MemberState::Away,
             beat: None,

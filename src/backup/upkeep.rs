@@ -309,7 +309,7 @@ impl Running {
     /// Is a hand-over of this log ordered and not recorded as done? A checkpoint beyond it would
     /// hide from a restarted backup what the image holds.
     fn leaves_ordered(&self, log: LogNumber) -> bool {
-        let mut moves = self.authority.record().moves.from_log(log);
+        let mut moves = self.authority.record().moves.out_of_log(log);
         moves.any(|(_, moving)| moving.state == MoveState::Ordered)
     }
 

@@ -263,14 +263,7 @@ impl Worker {
                 ref bytes,
                 size,
             } => self.write_checkpoint(log, offset, bytes, size),
-            DiskRequest::MeasureFreeSpace => {
-                let size = self.shared.medium.free_size();
-                let size = size.map_err(|error| LogError::Io {
-                    what: "measuring free space".to_owned(),
-                    error,
-                })?;
-                Ok(DiskReply::FreeSpace { size })
-            }
+            DiskRequest::MeasureFreeSpace => self.measure_free_space(),
             DiskRequest::AdvanceReplica {
                 log,
                 ref through,
@@ -299,6 +292,15 @@ impl Worker {
             | DiskRequest::LoadMoveFile { .. }
             | DiskRequest::KeepMoveFiles { .. } => unreachable!("carried out before"),
         }
+    }
+
+    fn measure_free_space(&self) -> Result<DiskReply, LogError> {
+        let size = self.shared.medium.free_size();
+        let size = size.map_err(|error| LogError::Io {
+            what: "measuring free space".to_owned(),
+            error,
+        })?;
+        Ok(DiskReply::FreeSpace { size })
     }
 
     /// What is about the images of moves.

@@ -299,6 +299,30 @@ impl Running {
 
     // ---- the disk ----
 
+    /// A piece of the log was read, for one of three purposes.
+    fn read(
+        &mut self,
+        ticket: u64,
+        (offset, blocks): (u64, &bytes::Bytes),
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) -> Result<(), Halt> {
+        match ticket {
+            upkeep::SCRUB_TICKET => {
+                self.upkeep.scrubbed(offset, to_u64(blocks.len()));
+                Ok(())
+            }
+            search::TICKET => {
+                let below = self.commit.committed().offset;
+                let piece = (offset, &blocks[..]);
+                let ended = self.searches.piece_read(piece, below, &self.verify, out);
+                self.search_ended(ended);
+                Ok(())
+            }
+            ticket => self.blocks_read(ticket, blocks, shared, out),
+        }
+    }
+
     pub(super) fn disk(
         &mut self,
         reply: DiskReply,
@@ -316,25 +340,11 @@ impl Running {
                 self.commit.durable(end.seq);
             }
             DiskReply::BlocksRead {
-                ticket: upkeep::SCRUB_TICKET,
+                ticket,
                 offset,
                 blocks,
                 ..
-            } => self.upkeep.scrubbed(offset, to_u64(blocks.len())),
-            DiskReply::BlocksRead {
-                ticket: search::TICKET,
-                offset,
-                blocks,
-                ..
-            } => {
-                let below = self.commit.committed().offset;
-                let piece = (offset, &blocks[..]);
-                let ended = self.searches.piece_read(piece, below, &self.verify, out);
-                self.search_ended(ended);
-            }
-            DiskReply::BlocksRead { ticket, blocks, .. } => {
-                return self.blocks_read(ticket, &blocks, shared, out);
-            }
+            } => return self.read(ticket, (offset, &blocks), shared, out),
             DiskReply::EntryRead { ticket, entry, .. } => {
                 self.parked
                     .disk_answered(ticket, entry, shared.link.up(), out);

@@ -133,13 +133,14 @@ fn write_body(out: &mut BytesMut, message: &Message<'_>) {
             put_row_head(out, rows.len(), *index);
             out.put_slice(rows.bytes());
         }
-        Message::StatusTold { json } => put_text(out, json, STATUS_SIZE_MAX),
+        Message::StatusTold { json } | Message::ClusterTold { json } => {
+            put_text(out, json, STATUS_SIZE_MAX);
+        }
         Message::AuditTold { rows } => {
             put_list_count(out, rows.len(), AUDIT_ROW_COUNT_MAX);
             out.put_slice(rows.bytes());
         }
         Message::ClusterAsk(ask) => write_cluster_ask(out, ask),
-        Message::ClusterTold { json } => put_text(out, json, STATUS_SIZE_MAX),
         Message::Register(_)
         | Message::Granted(_)
         | Message::Append(_)

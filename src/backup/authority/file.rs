@@ -407,7 +407,7 @@ fn check_moves(record: &Record) -> Parsed<()> {
             MoveState::Flipped(..) => target,
         };
         let is_flipped = matches!(moving.state, MoveState::Flipped(..));
-        for slot in moving.ranges.iter().flat_map(slots_of) {
+        for slot in moving.ranges.iter().copied().flat_map(slots_of) {
             // A log that is taken over right after a flip gives the same slots away again.
             let twice = !is_flipped && !moving_slots.insert(slot);
             if record.table.owner(slot) != Some(owner) || twice {

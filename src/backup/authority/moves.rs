@@ -161,7 +161,7 @@ impl MoveBook {
     }
 
     /// Moves out of a log.
-    pub(crate) fn from_log(
+    pub(crate) fn out_of_log(
         &self,
         log: LogNumber,
     ) -> impl Iterator<Item = (MoveNumber, &MoveRecord)> {
@@ -172,7 +172,10 @@ impl MoveBook {
     }
 
     /// Moves into a log.
-    pub(crate) fn to_log(&self, log: LogNumber) -> impl Iterator<Item = (MoveNumber, &MoveRecord)> {
+    pub(crate) fn towards_log(
+        &self,
+        log: LogNumber,
+    ) -> impl Iterator<Item = (MoveNumber, &MoveRecord)> {
         let active = self.active.iter();
         active
             .filter(move |(_, moving)| moving.target_log == log)
@@ -185,7 +188,7 @@ impl Record {
     pub(crate) fn order_move(&mut self, new: NewMove, since_ms: u64) -> MoveNumber {
         assert!(!new.ranges.is_empty());
         assert!(new.source != new.target);
-        for slot in new.ranges.iter().flat_map(slots_of) {
+        for slot in new.ranges.iter().copied().flat_map(slots_of) {
             assert!(self.table.owner(slot) == Some(new.source));
         }
         let number = self.take_number();
@@ -233,7 +236,7 @@ impl Record {
         let (source, target) = (moving.source, moving.target);
         let ranges = Arc::clone(&moving.ranges);
         let mut table = SlotTable::clone(&self.table).with_epoch(epoch);
-        for slot in ranges.iter().flat_map(slots_of) {
+        for slot in ranges.iter().copied().flat_map(slots_of) {
             assert!(table.owner(slot) == Some(source));
             table.set(slot, target);
         }
@@ -331,7 +334,7 @@ impl SlotSet {
 }
 
 /// Each slot of a range.
-pub(crate) fn slots_of(range: &SlotRange) -> impl Iterator<Item = Slot> + use<> {
+pub(crate) fn slots_of(range: SlotRange) -> impl Iterator<Item = Slot> + use<> {
     (range.first.0..=range.last.0).map(Slot)
 }
 

@@ -41,10 +41,7 @@ fn handed() -> Handed {
 }
 
 fn order(record: &mut Record, source: u32, target: u32) -> MoveNumber {
-    let slots = record
-        .table
-        .ranges_of(node(source))
-        .flat_map(|range| slots_of(&range));
+    let slots = record.table.ranges_of(node(source)).flat_map(slots_of);
     let ranges = ranges_of(slots.take(100));
     let new = NewMove {
         source: node(source),
@@ -195,6 +192,6 @@ fn slots_are_gathered_into_ranges() {
         .collect();
     assert_eq!(texts, [(0, 2), (9, 9), (11, 12), (u16::MAX, u16::MAX)]);
     assert_eq!(moves::slot_count(&ranges), 7);
-    let again: Vec<Slot> = ranges.iter().flat_map(slots_of).collect();
+    let again: Vec<Slot> = ranges.iter().copied().flat_map(slots_of).collect();
     assert_eq!(again, slots);
 }

@@ -32,7 +32,7 @@ pub(super) fn pairs(record: &Record, desired: &SlotTable) -> BTreeMap<Pair, Vec<
         let (Some(from), Some(to)) = (moved.from, moved.to) else {
             continue;
         };
-        let slots = slots_of(&moved.slots).filter(|slot| !moving.contains(*slot));
+        let slots = slots_of(moved.slots).filter(|slot| !moving.contains(*slot));
         let slots: Vec<Slot> = slots.collect();
         if !slots.is_empty() {
             pairs.entry((from, to)).or_default().extend(slots);

@@ -116,7 +116,7 @@ impl Running {
     fn what_blocks(&self, now: Now, number: MoveNumber, moving: &MoveRecord) -> String {
         let (log, what) = match moving.state {
             MoveState::Ordered if moving.cause == Cause::TakeOver => {
-                return self.what_blocks_taking(&self.streams[&moving.source_log]);
+                return what_blocks_taking(&self.streams[&moving.source_log]);
             }
             MoveState::Ordered => (moving.source_log, "the hand-over"),
             MoveState::Handed(_) => (moving.target_log, "the adoption"),
@@ -138,28 +138,13 @@ impl Running {
         if let Some(fault) = &self.streams[&moving.source_log].replica.fault {
             return format!("the replica of log {}: {fault}", moving.source_log);
         }
-        let mut before = self.authority.record().moves.to_log(moving.target_log);
+        let mut before = self.authority.record().moves.towards_log(moving.target_log);
         if let (MoveState::Handed(_), Some((first, _))) = (moving.state, before.next())
             && first != number
         {
             return format!("move {first} to the same node");
         }
         format!("{what} by node {node}")
-    }
-
-    fn what_blocks_taking(&self, stream: &Stream) -> String {
-        if let Some(fault) = &stream.replica.fault {
-            return format!("the replica of log {}: {fault}", stream.log);
-        }
-        let text = match stream.taking {
-            Some(Taking::Fencing) => "the fence",
-            Some(Taking::Saving(_)) => "the authority's file",
-            Some(Taking::Building) => "the block",
-            Some(Taking::Failed(_)) => "another try to build the block",
-            Some(Taking::Appending(_)) => "the disk",
-            None => "the image",
-        };
-        text.to_owned()
     }
 
     /// Is nothing wrong with where slots are?
@@ -169,6 +154,21 @@ impl Running {
             && !active.any(|moving| moving.cause == Cause::TakeOver)
             && self.streams.values().all(|stream| stream.taking.is_none())
     }
+}
+
+fn what_blocks_taking(stream: &Stream) -> String {
+    if let Some(fault) = &stream.replica.fault {
+        return format!("the replica of log {}: {fault}", stream.log);
+    }
+    let text = match stream.taking {
+        Some(Taking::Fencing) => "the fence",
+        Some(Taking::Saving(_)) => "the authority's file",
+        Some(Taking::Building) => "the block",
+        Some(Taking::Failed(_)) => "another try to build the block",
+        Some(Taking::Appending(_)) => "the disk",
+        None => "the image",
+    };
+    text.to_owned()
 }
 
 fn note_json(note: &TakeOverNote) -> Value {

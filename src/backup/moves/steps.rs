@@ -90,7 +90,8 @@ impl Running {
         }
         let ended = record.moves.ended.iter();
         let dropped = ended.filter(|ended| ended.log == log && ended.gone.is_none());
-        for number in dropped.map(|ended| ended.number).collect::<Vec<_>>() {
+        let dropped: Vec<MoveNumber> = dropped.map(|ended| ended.number).collect();
+        for number in dropped {
             self.on_dropped(number, log, seq);
         }
     }
@@ -228,7 +229,7 @@ impl Running {
                 let moves = &self.authority.record().moves;
                 let mut ended = moves.ended.iter();
                 let full = ended.any(|ended| ended.log == log && ended.gone.is_none());
-                let first = moves.to_log(log).next();
+                let first = moves.towards_log(log).next();
                 let is_next = first.is_some_and(|(first, _)| first == number);
                 (is_next && !full).then_some((log, MoveStep::Adopt))
             }

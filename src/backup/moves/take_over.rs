@@ -13,7 +13,7 @@ use super::super::authority::{
     Cause, ChangeNumber, MemberRecord, MoveState, NewMove, Record, SlotSet, ranges_of, slots_of,
 };
 use super::super::connections::Peer;
-use super::super::stream::Stream;
+use super::super::stream::{Presence, Stream};
 use super::super::{Running, Stage};
 use super::{TAKE_OVER_NOTE_COUNT, TakeOverNote, ms_between};
 use crate::clock::{Now, Tick};
@@ -60,19 +60,19 @@ impl Stream {
 fn has_open_take_over(record: &Record, log: LogNumber) -> bool {
     let ordered = record
         .moves
-        .from_log(log)
+        .out_of_log(log)
         .any(|(_, moving)| moving.cause == Cause::TakeOver && moving.state == MoveState::Ordered);
     ordered && record.log(log).is_some_and(MemberRecord::is_backups)
 }
 
 /// The slots of a log's node that no hand-over has taken away yet.
 fn slots_left(record: &Record, node: NodeId, log: LogNumber) -> Vec<Slot> {
-    let handed = record.moves.from_log(log);
+    let handed = record.moves.out_of_log(log);
     let handed = handed.filter(|(_, moving)| matches!(moving.state, MoveState::Handed(_)));
     let handed = SlotSet::of(handed.flat_map(|(_, moving)| moving.ranges.iter()));
     let owned = record.table.ranges_of(node);
     owned
-        .flat_map(|range| slots_of(&range))
+        .flat_map(slots_of)
         .filter(|slot| !handed.contains(*slot))
         .collect()
 }
@@ -101,10 +101,9 @@ impl Running {
     fn patience_ends(&self, now: Now, stream: &Stream) -> Tick {
         let limits = &self.options.limits;
         let peer = stream.owner.and_then(|owner| self.peers.get(&owner.peer));
-        let patience_ms = if stream.was_here {
-            limits.take_over_after_ms
-        } else {
-            limits.take_over_after_ms.max(limits.start_grace_ms)
+        let patience_ms = match stream.presence {
+            Presence::Since(_) | Presence::Gone => limits.take_over_after_ms,
+            Presence::Awaited => limits.take_over_after_ms.max(limits.start_grace_ms),
         };
         stream.silent_since(peer, now.tick).plus_ms(patience_ms)
     }
@@ -362,7 +361,7 @@ impl Running {
         let number = self.authority.change(|record| {
             let planned: Vec<_> = record
                 .moves
-                .from_log(log)
+                .out_of_log(log)
                 .filter(|(_, moving)| moving.state == MoveState::Ordered)
                 .map(|(number, _)| number)
                 .collect();
@@ -423,7 +422,7 @@ impl Running {
         };
         let moves: Vec<HandOverPart> = record
             .moves
-            .from_log(log)
+            .out_of_log(log)
             .filter(|(_, moving)| moving.state == MoveState::Ordered)
             .map(|(number, moving)| HandOverPart {
                 number,
@@ -432,16 +431,19 @@ impl Running {
                 ranges: moving.ranges.to_vec(),
             })
             .collect();
-        let flipped = record.moves.to_log(log).filter_map(|(number, moving)| {
-            let MoveState::Flipped(_, ring_epoch) = moving.state else {
-                return None;
-            };
-            Some(ActivationPart {
-                number,
-                ring_epoch,
-                ranges: moving.ranges.to_vec(),
-            })
-        });
+        let flipped = record
+            .moves
+            .towards_log(log)
+            .filter_map(|(number, moving)| {
+                let MoveState::Flipped(_, ring_epoch) = moving.state else {
+                    return None;
+                };
+                Some(ActivationPart {
+                    number,
+                    ring_epoch,
+                    ranges: moving.ranges.to_vec(),
+                })
+            });
         let flipped: Vec<ActivationPart> = flipped.collect();
         let stream = self.streams.get_mut(&log).expect("it was just there");
         if moves.is_empty() {
@@ -515,7 +517,7 @@ impl Running {
         let table = record.plan_for(|node, _| takers.contains(&node));
         for (number, moving) in lost {
             let mut votes: BTreeMap<NodeId, u32> = BTreeMap::new();
-            for slot in moving.ranges.iter().flat_map(slots_of) {
+            for slot in moving.ranges.iter().copied().flat_map(slots_of) {
                 if let Some(target) = table.owner(slot) {
                     *votes.entry(target).or_default() += 1;
                 }
@@ -551,9 +553,10 @@ impl Running {
             let Some(stream) = stream.filter(|_| member.emptied) else {
                 continue;
             };
-            let quiet = stream
-                .here_since
-                .is_some_and(|since| since.plus_ms(after_ms) <= now.tick);
+            let quiet = match stream.presence {
+                Presence::Since(since) => since.plus_ms(after_ms) <= now.tick,
+                Presence::Awaited | Presence::Gone => false,
+            };
             if quiet && self.state_of(stream) == MemberState::Present {
                 back.push(*node);
             }

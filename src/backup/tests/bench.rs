@@ -256,21 +256,23 @@ impl FakeDisk {
                 events: self.advance(log, &through),
             },
             DiskRequest::Audit { ticket, ends, .. } => {
-                for (log, end) in ends {
-                    // Other lanes may have made more durable since it was asked for.
-                    let blocks = &self.logs[&log].blocks;
-                    let is_durable = blocks.iter().any(|(durable, _)| *durable == end);
-                    assert!(
-                        is_durable || end == LogEnd::default(),
-                        "audits are over durable ends"
-                    );
-                }
+                self.check_durable(&ends);
                 DiskReply::Audited {
                     ticket,
                     rows: self.audit_rows.clone(),
                 }
             }
             other => self.run_move(other),
+        }
+    }
+
+    /// Audits are over durable ends.
+    fn check_durable(&self, ends: &[(LogNumber, LogEnd)]) {
+        for (log, end) in ends {
+            // Other lanes may have made more durable since it was asked for.
+            let blocks = &self.logs[log].blocks;
+            let is_durable = blocks.iter().any(|(durable, _)| durable == end);
+            assert!(is_durable || *end == LogEnd::default());
         }
     }
 

@@ -228,7 +228,7 @@ fn images_go_once_the_targets_checkpoint_has_passed_them() {
     world.run_to_rest();
     assert!(!world.bench.disk.images.is_empty());
     let kept = world.bench.status()["moves"]["images"].as_u64().unwrap();
-    assert_eq!(kept as usize, world.bench.disk.images.len());
+    assert_eq!(usize::try_from(kept), Ok(world.bench.disk.images.len()));
     while world.bench.disk.logs[&log(4)].checkpoint.is_none() {
         let fresh = world.nodes.get_mut(&4).unwrap();
         let block = fresh.build(8_000);

@@ -73,7 +73,12 @@ fn a_node_may_come_back_at_any_moment_of_its_take_over() {
     for at in 0..=count {
         let mut world = World::serving();
         world.kill(2);
-        world.run_steps(2, at, at % 2 == 0);
+        world.run_steps(at);
+        if at % 2 == 0 {
+            world.replace(2);
+        } else {
+            world.revive(2);
+        }
         world.run_ms(11_000);
         world.run_to_rest();
         world.check();

@@ -105,8 +105,8 @@ impl FakeDisk {
         assert!(!moves.is_empty());
         let before = states(&self.logs[&log].blocks, log);
         let mut entries = vec![Entry::Epoch(EpochMark {
-            ring_epoch,
             generation,
+            ring_epoch,
             term,
         })];
         for part in activate {
@@ -218,7 +218,7 @@ fn states(blocks: &[(LogEnd, Bytes)], log: LogNumber) -> LogState {
                             "not staged: {number}"
                         );
                     }
-                    let slots = activation.ranges().iter().flat_map(slots);
+                    let slots = activation.ranges().iter().copied().flat_map(slots);
                     for slot in slots {
                         let owned = std::mem::replace(&mut state.owned[slot.index()], true);
                         assert!(!owned, "{slot:?} is owned twice in {log}");
@@ -226,7 +226,7 @@ fn states(blocks: &[(LogEnd, Bytes)], log: LogNumber) -> LogState {
                 }
                 Entry::HandOver(hand_over) => {
                     state.handed.insert(hand_over.number, end.seq);
-                    for slot in hand_over.slots.as_slice().iter().flat_map(slots) {
+                    for slot in hand_over.slots.as_slice().iter().copied().flat_map(slots) {
                         let owned = std::mem::replace(&mut state.owned[slot.index()], false);
                         assert!(owned, "{slot:?} is not owned in {log}");
                     }
@@ -250,7 +250,7 @@ fn states(blocks: &[(LogEnd, Bytes)], log: LogNumber) -> LogState {
     state
 }
 
-fn slots(range: &SlotRange) -> impl Iterator<Item = Slot> + use<> {
+fn slots(range: SlotRange) -> impl Iterator<Item = Slot> + use<> {
     (range.first.0..=range.last.0).map(Slot)
 }
 
@@ -363,10 +363,10 @@ impl World {
     /// The process of a node ends; its connection is closed.
     pub(super) fn kill(&mut self, number: u32) {
         self.dead.insert(number);
-        if let Some(peer) = self.nodes.get_mut(&number).unwrap().peer.take() {
-            if !self.bench.closing.contains(&peer) {
-                self.bench.drop_peer(peer);
-            }
+        if let Some(peer) = self.nodes.get_mut(&number).unwrap().peer.take()
+            && !self.bench.closing.contains(&peer)
+        {
+            self.bench.drop_peer(peer);
         }
     }
 
@@ -412,8 +412,8 @@ impl World {
         self.bench.disk_step()
     }
 
-    /// Runs until the disk has done `count` more requests, then the node is back.
-    pub(super) fn run_steps(&mut self, number: u32, count: usize, fresh_folder: bool) {
+    /// Runs until the disk has done `count` more requests.
+    pub(super) fn run_steps(&mut self, count: usize) {
         let until = self.steps + count;
         self.stop_at = Some(until);
         for _ in 0..60 {
@@ -423,12 +423,12 @@ impl World {
             }
         }
         self.stop_at = None;
-        if fresh_folder {
-            self.dead.remove(&number);
-            self.add(number, None);
-        } else {
-            self.revive(number);
-        }
+    }
+
+    /// The node is back, with an empty folder.
+    pub(super) fn replace(&mut self, number: u32) {
+        self.dead.remove(&number);
+        self.add(number, None);
     }
 
     /// Runs until the disk has done so many requests in all, then the node is dead.
@@ -539,7 +539,7 @@ impl World {
                 grant = Some((granted.log, granted.end));
             }
             Message::Appended(appended) => fresh.committed = appended.through,
-            Message::MoveOrder(order) => orders.push(Order::of(&order)),
+            Message::MoveOrder(order) => orders.push(Order::of(order)),
             Message::Refused(refused) => work.refused = Some(refused.code),
             _ => (),
         });
@@ -624,12 +624,11 @@ impl World {
             MoveStep::Activate => state.activated.get(&order.number),
             MoveStep::Drop => state.dropped.get(&order.number),
         };
-        let seq = match done {
-            Some(seq) => *seq,
-            None => {
-                let entries = order.entries();
-                self.log_entries(number, &entries)
-            }
+        let seq = if let Some(seq) = done {
+            *seq
+        } else {
+            let entries = order.entries();
+            self.log_entries(number, &entries)
         };
         let work = self.work.get_mut(&number).unwrap();
         work.owed.push((order.step, order.number, seq));

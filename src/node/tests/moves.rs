@@ -9,11 +9,10 @@ use crate::ledger::{ImageFigures, Ledger, LedgerOptions};
 use crate::limits;
 use crate::log::{Verify, blocks};
 use crate::model::{
-    Activation, Entry, Flags, HandOver, HandOverHead, LogEnd, LogNumber, LogTime, MoveNumber,
-    NodeId, Operation, Place, ReceiptFlags, ResultCode, RingEpoch, Section, Slot, SlotRange,
-    to_u64, user_slot,
+    Activation, Entry, LogEnd, LogNumber, LogTime, MoveNumber, NodeId, Operation, Place,
+    ReceiptFlags, ResultCode, RingEpoch, Section, Slot, SlotRange, to_u64, user_slot,
 };
-use crate::protocol::{Message, MoveOrder, MoveStep, RefusalCode, SlotRanges, put_slot_range};
+use crate::protocol::{Message, MoveOrder, MoveStep, SlotRanges, put_slot_range};
 use crate::role::{DiskFault, DiskRequest, ExitCode};
 
 const NS: u64 = 1_000_000;

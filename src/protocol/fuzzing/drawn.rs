@@ -269,15 +269,7 @@ fn link_message<'a>(kind: FrameKind, draw: &mut Draw<'_>, parts: &'a mut Parts) 
     match kind {
         FrameKind::Register => register(draw, parts),
         FrameKind::Granted => granted(draw, parts),
-        FrameKind::Append => {
-            parts.first.extend_from_slice(&draw.blob(300));
-            Message::Append(Append {
-                log: draw.log(),
-                term: Term(draw.u64()),
-                committed: Seq(draw.u64()),
-                block: &parts.first,
-            })
-        }
+        FrameKind::Append => append(draw, parts),
         FrameKind::Appended => Message::Appended(Appended {
             log: draw.log(),
             term: Term(draw.u64()),
@@ -306,15 +298,7 @@ fn link_message<'a>(kind: FrameKind, draw: &mut Draw<'_>, parts: &'a mut Parts) 
             })
         }
         FrameKind::CheckpointAsk => Message::CheckpointAsk(fetch(draw)),
-        FrameKind::CheckpointPart => {
-            parts.first.extend_from_slice(&draw.blob(300));
-            Message::CheckpointPart(CheckpointPart {
-                log: draw.log(),
-                size: draw.u64(),
-                offset: draw.u64(),
-                bytes: &parts.first,
-            })
-        }
+        FrameKind::CheckpointPart => checkpoint_part(draw, parts),
         FrameKind::EntryAsk => Message::EntryAsk {
             place: Place(draw.u64()),
         },
@@ -332,15 +316,7 @@ fn link_message<'a>(kind: FrameKind, draw: &mut Draw<'_>, parts: &'a mut Parts) 
             offset: draw.u64(),
             size_max: draw.u32(),
         }),
-        FrameKind::MoveFilePart => {
-            parts.first.extend_from_slice(&draw.blob(300));
-            Message::MoveFilePart(MoveFilePart {
-                image: MoveNumber(draw.u64()),
-                size: draw.u64(),
-                offset: draw.u64(),
-                bytes: &parts.first,
-            })
-        }
+        FrameKind::MoveFilePart => move_file_part(draw, parts),
         FrameKind::Hello
         | FrameKind::Welcome
         | FrameKind::Refused
@@ -357,6 +333,36 @@ fn link_message<'a>(kind: FrameKind, draw: &mut Draw<'_>, parts: &'a mut Parts) 
         | FrameKind::ClusterAsk
         | FrameKind::ClusterTold => unreachable!("drawn by message()"),
     }
+}
+
+fn append<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
+    parts.first.extend_from_slice(&draw.blob(300));
+    Message::Append(Append {
+        log: draw.log(),
+        term: Term(draw.u64()),
+        committed: Seq(draw.u64()),
+        block: &parts.first,
+    })
+}
+
+fn checkpoint_part<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
+    parts.first.extend_from_slice(&draw.blob(300));
+    Message::CheckpointPart(CheckpointPart {
+        log: draw.log(),
+        size: draw.u64(),
+        offset: draw.u64(),
+        bytes: &parts.first,
+    })
+}
+
+fn move_file_part<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
+    parts.first.extend_from_slice(&draw.blob(300));
+    Message::MoveFilePart(MoveFilePart {
+        image: MoveNumber(draw.u64()),
+        size: draw.u64(),
+        offset: draw.u64(),
+        bytes: &parts.first,
+    })
 }
 
 fn hello(draw: &mut Draw<'_>) -> Hello {

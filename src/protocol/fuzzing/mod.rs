@@ -167,9 +167,11 @@ fn check_message(frame: &Frame<'_>, whole: &[u8]) {
     check_records(&message);
 }
 
+/// Where the records of most lists begin.
+const LIST_AT: usize = HEADER_SIZE + 8;
+
 /// The same for each record of a list.
 fn check_records(message: &Message<'_>) {
-    const LIST_AT: usize = HEADER_SIZE + 8;
     let mut out = BytesMut::new();
     let check = |written: &[u8], record: &[u8]| assert_eq!(written, record);
     match message {
@@ -182,16 +184,7 @@ fn check_records(message: &Message<'_>) {
                 assert_eq!(Operation::read(record), read);
             }
         }
-        Message::Receipts(receipts) => {
-            for (receipt, record) in receipts.iter().zip(receipts.records()) {
-                let Ok(receipt) = receipt else { continue };
-                out.clear();
-                let mut writer = ReceiptsWriter::begin(&mut out, 0, RingEpoch(0));
-                writer.push(&mut out, &receipt);
-                writer.finish(&mut out);
-                check(&out[LIST_AT..], record);
-            }
-        }
+        Message::Receipts(receipts) => check_receipts(receipts),
         Message::Rows { rows, .. } => {
             for (row, record) in rows.iter().zip(rows.records()) {
                 let Ok(row) = row else { continue };
@@ -211,14 +204,7 @@ fn check_records(message: &Message<'_>) {
         Message::Register(register) => check_term_starts(register.terms),
         Message::Granted(granted) => check_term_starts(granted.terms),
         Message::Table(table) => check_table(table),
-        Message::MoveOrder(order) => {
-            for (range, record) in order.ranges.iter().zip(order.ranges.records()) {
-                let Ok(range) = range else { continue };
-                out.clear();
-                put_slot_range(&mut out, range);
-                check(&out, record);
-            }
-        }
+        Message::MoveOrder(order) => check_slot_ranges(&order.ranges),
         Message::Hello(_)
         | Message::Welcome(_)
         | Message::Refused(_)
@@ -245,6 +231,26 @@ fn check_records(message: &Message<'_>) {
         | Message::EntryAsk { .. }
         | Message::EntryRead(_)
         | Message::Follow => (),
+    }
+}
+
+fn check_receipts(receipts: &super::Receipts<'_>) {
+    for (receipt, record) in receipts.iter().zip(receipts.records()) {
+        let Ok(receipt) = receipt else { continue };
+        let mut out = BytesMut::new();
+        let mut writer = ReceiptsWriter::begin(&mut out, 0, RingEpoch(0));
+        writer.push(&mut out, &receipt);
+        writer.finish(&mut out);
+        assert_eq!(&out[LIST_AT..], record);
+    }
+}
+
+fn check_slot_ranges(ranges: &super::SlotRanges<'_>) {
+    for (range, record) in ranges.iter().zip(ranges.records()) {
+        let Ok(range) = range else { continue };
+        let mut out = BytesMut::new();
+        put_slot_range(&mut out, range);
+        assert_eq!(out, record);
     }
 }
 

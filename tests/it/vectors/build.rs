@@ -150,15 +150,7 @@ fn link_message<'a>(kind: FrameKind, fields: &mut Fields, parts: &'a mut Parts) 
         FrameKind::Fetch => Message::Fetch(fetch(fields)),
         FrameKind::Fetched => fetched(fields, parts),
         FrameKind::CheckpointAsk => Message::CheckpointAsk(fetch(fields)),
-        FrameKind::CheckpointPart => {
-            parts.first.extend_from_slice(&fields.bytes("bytes"));
-            Message::CheckpointPart(CheckpointPart {
-                log: log(fields),
-                size: fields.number("size"),
-                offset: fields.number("offset"),
-                bytes: &parts.first,
-            })
-        }
+        FrameKind::CheckpointPart => checkpoint_part(fields, parts),
         FrameKind::EntryAsk => Message::EntryAsk {
             place: Place(fields.number("place")),
         },
@@ -179,15 +171,7 @@ fn link_message<'a>(kind: FrameKind, fields: &mut Fields, parts: &'a mut Parts) 
             offset: fields.number("offset"),
             size_max: fields.number("size_max"),
         }),
-        FrameKind::MoveFilePart => {
-            parts.first.extend_from_slice(&fields.bytes("bytes"));
-            Message::MoveFilePart(MoveFilePart {
-                image: MoveNumber(fields.number("image")),
-                size: fields.number("size"),
-                offset: fields.number("offset"),
-                bytes: &parts.first,
-            })
-        }
+        FrameKind::MoveFilePart => move_file_part(fields, parts),
         FrameKind::Hello
         | FrameKind::Welcome
         | FrameKind::Refused
@@ -222,6 +206,26 @@ fn fetched<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
         log: log(fields),
         offset: fields.number("offset"),
         blocks: &parts.first,
+    })
+}
+
+fn checkpoint_part<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
+    parts.first.extend_from_slice(&fields.bytes("bytes"));
+    Message::CheckpointPart(CheckpointPart {
+        log: log(fields),
+        size: fields.number("size"),
+        offset: fields.number("offset"),
+        bytes: &parts.first,
+    })
+}
+
+fn move_file_part<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
+    parts.first.extend_from_slice(&fields.bytes("bytes"));
+    Message::MoveFilePart(MoveFilePart {
+        image: MoveNumber(fields.number("image")),
+        size: fields.number("size"),
+        offset: fields.number("offset"),
+        bytes: &parts.first,
     })
 }
 
