@@ -9,6 +9,9 @@ test:
 fuzz seconds="60":
     bash .ci/fuzz {{seconds}}
 
+chaos *name:
+    bash .ci/chaos {{name}}
+
 bench:
     cargo bench
 

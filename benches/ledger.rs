@@ -1,6 +1,11 @@
 //! Speed and size of the ledger: one operation after the other, as a node applies them, each on
 //! an account drawn uniformly, so that memory is what limits.
 //!
+//! `one_read` is the lower bound of whatever looks something up: one line of memory of a table as
+//! large, at a random place that is known only when the last one was read. `copy` is the lower
+//! bound of going through entries: their bytes moved once. `write` is that of a checkpoint: its
+//! bytes written and synced. `run read ahead` against `run` is what fetching together is worth.
+//!
 //! `LEDGER_ACCOUNTS=5000000` sets another number of accounts than a million.
 #![expect(
     clippy::print_stderr,
@@ -11,12 +16,14 @@
 use std::hint::black_box;
 
 use counterfoil::ledger::fold::Delta;
-use counterfoil::ledger::{Ledger, LedgerOptions, Seen};
+use counterfoil::ledger::{Ahead, Ledger, LedgerOptions, Seen, TOUCH_COUNT, record_size};
+use counterfoil::log::{CheckpointSpec, CheckpointWriter, FileMedium, Medium};
 use counterfoil::model::{
-    AccountSettings, Currency, Entry, Flags, LogNumber, LogTime, Operation, OperationId, Place,
-    Random, UserId,
+    AccountSettings, ClusterId, Currency, ENTRY_SIZE, Entry, Flags, LogEnd, LogNumber, LogTime,
+    Operation, OperationId, Place, Random, Section, UserId, to_u64, to_usize,
 };
-use criterion::{Criterion, Throughput};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput};
 
 const RING_KEY: u128 = 77;
 const CURRENCIES_PER_USER: u64 = 3;
@@ -58,6 +65,12 @@ fn entry_at(index: u64) -> At {
         time,
         id: OperationId::from_parts(time.ms(), u128::from(index)),
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Ahead,
+    AsNeeded,
 }
 
 struct Bench {
@@ -129,6 +142,28 @@ impl Bench {
         Entry::Change(self.ledger.apply(&operation, place, time))
     }
 
+    /// A run of operations as a node's turn has them, with or without reading ahead.
+    fn apply_run(&mut self, reading: Reading) {
+        self.forget();
+        let first = self.index;
+        let operations: [Operation; TOUCH_COUNT] = std::array::from_fn(|_| {
+            let At { id, .. } = self.next();
+            self.operation(id)
+        });
+        if reading == Reading::Ahead {
+            let mut ahead = Ahead::default();
+            for operation in &operations {
+                ahead.push(&operation.to_bytes());
+            }
+            self.ledger.touch(&ahead);
+        }
+        for (index, operation) in (first + 1..).zip(&operations) {
+            let At { place, time, id } = entry_at(index);
+            assert!(self.ledger.seen(operation.user(), id, time) == Seen::New);
+            black_box(self.ledger.apply(operation, place, time));
+        }
+    }
+
     fn burn(&mut self) {
         self.forget();
         let At { place, time, id } = self.next();
@@ -160,17 +195,43 @@ fn print_account_size(account_count: u64, currency_count: u64) {
     );
 }
 
+/// The least that a look-up in a table of `count` lines of `SIZE` numbers costs: one read, whose
+/// place depends on the one before.
+fn bench_one_read<const SIZE: usize>(group: &mut BenchmarkGroup<'_, WallTime>, count: u64) {
+    let table = vec![[1_u64; SIZE]; to_usize(count)];
+    let mut random = Random::new(3);
+    let mut last = 0;
+    group.bench_function("one_read", |bencher| {
+        bencher.iter(|| {
+            let place = (random.u64() ^ last).wrapping_mul(last | 1) % count;
+            last = black_box(&table)[to_usize(place)][0];
+            last
+        });
+    });
+}
+
 fn bench_live(criterion: &mut Criterion, account_count: u64) {
     let mut bench = Bench::filled(account_count.div_ceil(CURRENCIES_PER_USER));
     let mut group = criterion.benchmark_group("ledger");
     group.throughput(Throughput::Elements(1));
     group.bench_function("credit_or_debit", |bencher| bencher.iter(|| bench.apply()));
+    group.throughput(Throughput::Elements(to_u64(TOUCH_COUNT)));
+    for (name, reading) in [
+        ("run", Reading::AsNeeded),
+        ("run read ahead", Reading::Ahead),
+        ("run again", Reading::AsNeeded),
+        ("run read ahead again", Reading::Ahead),
+    ] {
+        group.bench_function(name, |bencher| bencher.iter(|| bench.apply_run(reading)));
+    }
+    group.throughput(Throughput::Elements(1));
     group.bench_function("get", |bencher| {
         bencher.iter(|| {
             let owner = user(bench.random.below(bench.user_count));
             bench.ledger.get(owner, currency(bench.random.u64()).get())
         });
     });
+    bench_one_read::<8>(&mut group, account_count);
     group.finish();
     assert_eq!(bench.ledger.check_supply(), Ok(()));
 }
@@ -205,7 +266,64 @@ fn bench_replay(criterion: &mut Criterion) {
             black_box(delta.merge())
         });
     });
+    let bytes = vec![7_u8; to_usize(ENTRY_COUNT) * ENTRY_SIZE];
+    let mut target = vec![0; bytes.len()];
+    group.bench_function("copy", |bencher| {
+        bencher.iter(|| black_box(&mut target).copy_from_slice(black_box(&bytes)));
+    });
     group.finish();
+    bench_checkpoint(criterion, &entries);
+}
+
+/// A checkpoint of what `entries` leave, from the delta to the synced file.
+fn bench_checkpoint(criterion: &mut Criterion, entries: &[(Entry, At)]) {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = tempfile::tempdir_in(folder).expect("a folder");
+    let medium = FileMedium::create(&folder.path().join("data")).expect("a folder");
+    let mut size = 0;
+    let mut group = criterion.benchmark_group("checkpoint");
+    group
+        .sample_size(10)
+        .throughput(Throughput::Elements(to_u64(entries.len())));
+    group.bench_function("fold", |bencher| {
+        bencher.iter(|| {
+            let mut delta = Delta::new(RING_KEY);
+            for (entry, at) in entries {
+                delta.absorb(entry, at.place, at.time).expect("it follows");
+            }
+            size = write_checkpoint(&medium, delta);
+        });
+    });
+    let bytes = vec![7; size];
+    let file = medium.create("plain").expect("room");
+    group.bench_function("write", |bencher| {
+        bencher.iter(|| {
+            file.write_at(0, black_box(&bytes)).expect("room");
+            file.sync().expect("a disk that works");
+        });
+    });
+    group.finish();
+}
+
+/// Returns the bytes of its records.
+fn write_checkpoint(medium: &FileMedium, delta: Delta) -> usize {
+    let spec = CheckpointSpec {
+        cluster: ClusterId::new(7).expect("not 0"),
+        log: LogNumber::new(1).expect("not 0"),
+        ring_key: RING_KEY,
+    };
+    let mut writer = CheckpointWriter::create(medium, "checkpoint", spec).expect("room");
+    let mut merge = delta.merge();
+    let mut size = 0;
+    for section in Section::ALL {
+        let mut records = Vec::new();
+        merge.finish(section, &mut records).expect("it fits");
+        size += records.len();
+        let pushed = writer.push(section as u16, record_size(section), &records);
+        pushed.expect("room");
+    }
+    writer.finish(LogEnd::default(), &[]).expect("room");
+    size
 }
 
 fn bench_ids(criterion: &mut Criterion) {
@@ -224,6 +342,7 @@ fn bench_ids(criterion: &mut Criterion) {
             bench.ledger.seen(user(5), id, time)
         });
     });
+    bench_one_read::<2>(&mut group, 4_000_000);
     group.finish();
 }
 

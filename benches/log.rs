@@ -1,5 +1,8 @@
 //! The log against the real disk: appends made durable, the recovery scan, and what the checksum
 //! alone costs. The folder lies beside the build, so the figures are those of that file system.
+//!
+//! `bare` is the lower bound of an append: the same bytes written and synced into a file of the
+//! same length that was written before. `crc` is that of a scan: the same bytes checked once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,11 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use counterfoil::clock::Clock;
 use counterfoil::limits::SEGMENT_SIZE_DEFAULT;
-use counterfoil::log::{BlockBuilder, BlockSpec, FileMedium, Log, Opening, Verify};
+use counterfoil::log::{BlockBuilder, BlockSpec, FileMedium, Log, Medium, Opening, Verify};
 use counterfoil::model::{
     ClusterId, ENTRY_SIZE, LogEnd, LogNumber, LogTime, Random, Term, to_usize,
 };
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Entries of the log that is recovered: four segments.
 const SCAN_ENTRY_COUNT: u64 = 2_000_000;
@@ -129,8 +133,33 @@ fn append(criterion: &mut Criterion) {
                 Duration::from_nanos(nanos)
             });
         });
+        append_bare(&mut group, name, (entry_count + 1) * 128);
     }
     group.finish();
+}
+
+/// The same bytes into a plain file, whose pages are there already.
+fn append_bare(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, size: u32) {
+    let dir = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("a folder");
+    let medium = FileMedium::create(&dir.path().join("data")).expect("a folder");
+    let file = medium.create("plain").expect("room");
+    let zeros = vec![0; 1 << 20];
+    for offset in (0..SEGMENT_SIZE_DEFAULT).step_by(zeros.len()) {
+        file.write_at(offset, &zeros).expect("room");
+    }
+    file.sync().expect("a disk that works");
+    let bytes = vec![0x5a; to_usize(u64::from(size))];
+    let mut offset = 0;
+    group.bench_function(format!("{name} bare"), |bencher| {
+        bencher.iter(|| {
+            if SEGMENT_SIZE_DEFAULT < offset + u64::from(size) {
+                offset = 0;
+            }
+            file.write_at(offset, &bytes).expect("room");
+            file.sync().expect("a disk that works");
+            offset += u64::from(size);
+        });
+    });
 }
 
 fn recover(criterion: &mut Criterion) {
@@ -158,6 +187,10 @@ fn recover(criterion: &mut Criterion) {
             });
         });
     }
+    let bytes = vec![0x5a; to_usize(entry_count) * ENTRY_SIZE];
+    group.bench_function("crc", |bencher| {
+        bencher.iter(|| crc32fast::hash(std::hint::black_box(&bytes)));
+    });
     group.finish();
 }
 

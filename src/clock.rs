@@ -59,3 +59,13 @@ impl Clock {
         }
     }
 }
+
+/// Nanoseconds of processor time that the calling thread has used.
+#[cfg(feature = "daemon")]
+#[must_use]
+pub fn thread_cpu_ns() -> u64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(used.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000_000 + nanos
+}

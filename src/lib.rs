@@ -18,6 +18,9 @@ pub mod protocol;
 pub mod backup;
 #[cfg(feature = "daemon")]
 #[doc(hidden)]
+pub mod bench;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
 pub mod clock;

@@ -142,6 +142,11 @@ pub const CLIENT_QUEUE_SIZE_HIGH: u32 = 4 << 20;
 /// Bytes queued for a client at which it is read from again.
 pub const CLIENT_QUEUE_SIZE_LOW: u32 = 1 << 20;
 
+/// Bytes that all clients of a loop together may make it keep (beginnings of frames, answers not
+/// taken) before none of them begins another frame; above twice as many, whoever needs more is
+/// sent away. Room for hundreds of full frames: ten thousand small ones never get there.
+pub const CLIENT_BUFFERS_SIZE_MAX: u32 = 256 << 20;
+
 /// Bytes queued for a peer of the cluster above which its link is closed and dialled anew.
 pub const LINK_QUEUE_SIZE_MAX: u32 = 256 << 20;
 
@@ -184,6 +189,225 @@ pub const SEGMENT_POOL_COUNT_MAX: u32 = 2;
 
 /// Bytes of the JSON text of one status answer.
 pub const STATUS_SIZE_MAX: u32 = 512 << 10;
+
+/// Time that a dial may take.
+pub const DIAL_MS_MAX: u64 = 3_000;
+
+/// Time in which what is queued at the end of the process must be taken.
+pub const EXIT_FLUSH_MS_MAX: u64 = 1_000;
+
+/// Time that a refused peer has to read why and to close its side.
+pub const LINGER_MS_MAX: u64 = 1_000;
+
+/// Time in which the disk threads must finish at the end of the process.
+pub const LANES_END_MS_MAX: u64 = 5_000;
+
+/// Pause of a listener that could not accept for want of descriptors or memory.
+pub const ACCEPT_PAUSE_MS: u64 = 50;
+
+/// Bytes taken with one read at most: one system call takes many frames.
+pub const READ_SIZE_MAX: usize = 256 << 10;
+
+/// Bytes of frames handed to a role before its turn ends: a turn stays short whatever frames hold.
+pub const TURN_FRAME_SIZE_MAX: usize = 2 << 20;
+
+/// Frames of one peer before the next ready one has its turn.
+pub const TURN_PEER_FRAME_COUNT_MAX: u32 = 128;
+
+/// Bytes that a peer must take within the write stall limit to count as taking.
+pub const WRITE_PROGRESS_SIZE_MIN: usize = 64 << 10;
+
+/// Receive buffers that a loop keeps for the next connection that needs one.
+pub const INTAKE_KEPT_COUNT_MAX: usize = 64;
+
+/// Largest receive buffer that a loop keeps.
+pub const INTAKE_KEPT_SIZE_MAX: usize = 1 << 20;
+
+/// Interval of lines about one listener's troubles.
+pub const LISTENER_SAY_MS: u64 = 1_000;
+
+/// Lateness up to which a peer is forgiven if bytes of it wait to be read: the loop was busy.
+pub const LATE_MS_MAX: u64 = 1_000;
+
+/// Listeners of one loop at most.
+pub const LISTENER_COUNT_MAX: usize = 16;
+
+/// Events that a loop takes from the system at a time.
+pub const EVENT_COUNT_MAX: usize = 1_024;
+
+/// Descriptors that are not for peers: files of the disk, dialled links, listeners.
+pub const DESCRIPTOR_RESERVE_COUNT: u64 = 128;
+
+/// Bytes of buffers that an outbox keeps from one turn to the next, for all peers together.
+pub const OUTBOX_KEPT_SIZE_MAX: usize = 64 << 20;
+
+/// Buffers that an outbox keeps from one turn to the next.
+pub const OUTBOX_KEPT_COUNT_MAX: usize = 4_096;
+
+/// Answers that a front gathers before they are written out within a turn: what joins them per
+/// batch must not grow with the size of the turn.
+pub const FRONT_ANSWER_COUNT_MAX: usize = 65_536;
+
+/// Questions of operators that a front has under way: each is a few bytes here and a scan of sums
+/// at the backup.
+pub const FRONT_QUESTION_COUNT_MAX: usize = 256;
+
+/// Longest pause between two dials: a part that came back is found within a second.
+pub const REDIAL_MS_MAX: u64 = 1_000;
+
+/// Lists of frames that a front keeps for the next ones: enough for the round trip of a node at
+/// many turns.
+pub const FRONT_SPARE_LIST_COUNT_MAX: usize = 256;
+
+/// Longest pause before an operation is sent again after a not-now answer, in milliseconds: short
+/// beside any deadline, long enough not to burden a cluster in trouble.
+pub const CLIENT_RETRY_MS_MAX: u64 = 200;
+
+/// Operations that a session holds, unanswered or not yet taken. Bounds its memory to about
+/// 64 MiB; several full batches for each of many frames in flight.
+pub const CLIENT_OPERATION_COUNT_MAX: usize = 1 << 18;
+
+/// Bytes that a client has to send above which it writes no further frame: two full ones keep a
+/// socket busy.
+pub const CLIENT_OUT_SIZE_MAX: usize = 2 << 20;
+
+/// How long before a deadline the front is told to answer, so that its answer still comes in time:
+/// an eighth of what is left, in milliseconds at most this.
+pub const CLIENT_MARGIN_MS_MAX: u64 = 100;
+
+/// How long after its deadline a frame may stay without an answer before the connection is given
+/// up, in milliseconds: the front answers at the deadline, whatever happens behind it.
+pub const CLIENT_OVERDUE_MS_MAX: u64 = 1_000;
+
+/// Silence, while answers are awaited, after which the front is asked for a sign of life, in
+/// milliseconds: longer than a commit takes, short beside a deadline.
+pub const CLIENT_SILENCE_MS: u64 = 1_000;
+
+/// How long a sign of life may take, in milliseconds. A front answers it without asking anybody,
+/// so one that does not is gone, and another address still has time to answer.
+pub const CLIENT_PONG_MS_MAX: u64 = 1_000;
+
+/// How long answers of a front that is ending are waited for, in milliseconds.
+pub const CLIENT_GOAWAY_MS_MAX: u64 = 1_000;
+
+/// Rows of one audit that a client takes: every currency of every node would be fewer.
+pub const CLIENT_AUDIT_ROW_COUNT_MAX: usize = 1 << 20;
+
+/// Bytes of a client's receive buffer at first: a few thousand receipts.
+pub const CLIENT_BUFFER_SIZE: usize = 256 << 10;
+
+/// Batches of one call of the client library in flight: enough to keep a cluster busy.
+pub const CLIENT_BATCHES_IN_FLIGHT_MAX: usize = 4;
+
+/// Idle time after which a call first looks whether the connection is still there, in
+/// milliseconds: what is sent on a dead one is in doubt until it is sent again.
+pub const CLIENT_IDLE_MS: u64 = 100;
+
+/// Grants of one log that are kept, newest last: enough to tell a replaced incarnation from a
+/// new one, and to show an operator what happened.
+pub const GRANT_COUNT_MAX: usize = 16;
+
+/// Reads that a backup has under way for all peers: also of those that are gone meanwhile.
+pub const BACKUP_READ_COUNT_MAX: usize = 4_096;
+
+/// Askers for a checkpoint that wait at a backup until a newer one is made.
+pub const BACKUP_HELD_COUNT_MAX: usize = 64;
+
+/// Requests that an operator's command may have in flight at a backup.
+pub const BACKUP_CLIENT_FRAMES_MAX: u32 = 16;
+
+/// Pause before background work of a backup that failed is tried again.
+pub const BACKUP_RETRY_MS: u64 = 60_000;
+
+/// Ends of the newest blocks of a log that a backup keeps in memory: resent blocks are compared
+/// with them, and the replica is stopped at them to compare digests with the node's.
+pub const BACKUP_RECENT_BLOCK_COUNT: usize = 1_024;
+
+/// Beginnings of terms of a log that a backup keeps in memory: what a grant can tell.
+pub const BACKUP_TERM_COUNT_MAX: usize = 1_024;
+
+/// Pause before a gap is answered with the same demand again.
+pub const RESEND_MS: u64 = 250;
+
+/// How often a copied checkpoint may turn out wrong (the backup made a newer one meanwhile).
+pub const CHECKPOINT_ATTEMPT_COUNT_MAX: u32 = 5;
+
+/// Buffers for answers that are kept for use again.
+pub const ANSWER_BUFFER_KEPT_COUNT: usize = 64;
+
+/// Pause before background work of a node that failed is tried again.
+pub const NODE_RETRY_MS: u64 = 30_000;
+
+/// Segments that are kept whatever their age: the loop reads them without waiting.
+pub const RECENT_SEGMENT_COUNT: u64 = 2;
+
+/// Records of one delta of a fold: about 150 MiB of memory.
+pub const FOLD_RECORD_COUNT_MAX: u64 = 1 << 20;
+
+/// Bytes of the log that the replica takes in by one request.
+pub const REPLICA_STEP_SIZE: u64 = 4 << 20;
+
+/// Lines of closed accounts that are kept before the oldest is used for another account.
+pub const CLOSED_COUNT_KEPT: u32 = 1 << 16;
+
+/// Rows of ids at a time. 24 hours and what may lie ahead need 10,600; more are possible only as
+/// long as a new log has no horizon.
+pub const ID_ROW_COUNT_MAX: u64 = 1 << 14;
+
+/// Beginnings of terms that a registration or a grant carries at most: the newest ones.
+pub const TERM_START_COUNT_MAX: u32 = 1_024;
+
+/// Bytes of the text of a refusal at most.
+pub const REFUSAL_TEXT_SIZE_MAX: u32 = 400;
+
+/// Rows in one frame of the audit at most.
+pub const AUDIT_ROW_COUNT_MAX: u32 = 4_096;
+
+/// Bytes of a log that are read from the device and verified at a time, in the background: a few
+/// milliseconds of the disk.
+pub const SCRUB_SIZE: u32 = 1 << 20;
+
+/// Time in which all sealed segments of a log are verified once: what rots is found within a day,
+/// long before both copies are likely to have rotted.
+pub const SCRUB_LAP_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Least time between two pieces: the check takes at most 50 MiB a second of the disk.
+pub const SCRUB_MS_MIN: u64 = 20;
+
+/// Longest time between two pieces: a small log is verified sooner than within a day.
+pub const SCRUB_MS_MAX: u64 = 1_000;
+
+/// Bytes of its log that a node looks through at a time for an id that it does not remember any
+/// more: well below a millisecond of its loop.
+pub const FIND_PIECE_SIZE: u32 = 1 << 20;
+
+/// Bytes of its log that a node looks through at most for one such id: as many as a deadline
+/// lasts for. What lies further is `beyond_retention`.
+pub const FIND_SEARCH_SIZE_MAX: u64 = 2 << 30;
+
+/// Bytes of what a loop keeps of one connection besides its bytes on their way.
+pub const CONNECTION_SIZE_MAX: u64 = 1_024;
+
+/// Bytes of memory of one account: a line of 64 bytes, its places in two indexes, and room of
+/// half-filled pages. A test of the ledger holds it.
+pub const ACCOUNT_MEMORY_SIZE_MAX: u64 = 100;
+
+/// Bytes of memory of one remembered id: 16 bytes in a page that is at least 7/16 full, and its
+/// share of the directory.
+pub const ID_MEMORY_SIZE_MAX: u64 = 40;
+
+/// Bytes of memory of one row of ids, however few it has: a page and the least directory.
+pub const ID_ROW_MEMORY_SIZE_MAX: u64 = 2_048;
+
+/// Bytes of memory of one operation that a front holds: the operation, its batch, its place in
+/// lists and frames, in tables that double.
+pub const FRONT_OPERATION_MEMORY_SIZE_MAX: u64 = 1_024;
+
+/// Bytes of memory of one operation that waits on a node for a cold entry.
+pub const PARKED_MEMORY_SIZE_MAX: u64 = 1_024;
+
+/// Bytes of memory of one record of a fold's delta.
+pub const FOLD_RECORD_MEMORY_SIZE_MAX: u64 = 192;
 
 const _: () = assert!(usize::BITS == 64);
 const _: () = assert!(BATCH_COUNT_MAX * 96 + 64 <= FRAME_SIZE_MAX);

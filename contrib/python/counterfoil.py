@@ -69,14 +69,16 @@ class Client:
         return head + ids + struct.pack("<QQ", amount, 0) + bytes(32)
 
     def execute(self, operations):
-        """Sends a batch; the receipts in its order."""
+        """Sends a batch; the receipts in its order. Rows of a listing are in `rows` after it."""
         self.request += 1
-        body = struct.pack("<IIII", 5000, 0, len(operations), 0) + b"".join(operations)
+        body = struct.pack("<II", len(operations), 5000) + b"".join(operations)
         self.socket.sendall(frame(REQUEST, body, self.request))
-        receipts = {}
+        receipts, self.rows = {}, []
         while len(receipts) < len(operations):
             kind, request, body = self.read()
             assert kind in (RECEIPTS, ROWS) and request == self.request
+            for at in range(8, len(body), 64) if kind == ROWS else ():
+                self.rows.append(struct.unpack_from("<IIqQQQQQQ", body, at))
             for at in range(8, len(body), 48) if kind == RECEIPTS else ():
                 fields = struct.unpack_from("<HHHxxqQQQQ", body, at)
                 names = ("index", "code", "flags", "available", "held", "version", "place", "amount")
@@ -87,6 +89,9 @@ class Client:
 def main():
     client = Client(sys.argv[1])
     user = int.from_bytes(os.urandom(12), "little") + 1
+    everything = client.operation(33, user, 0, 256)
+    nobody = client.execute([everything])[0]
+    assert CODES[nobody["code"]] == "not_found" and not client.rows, nobody
     ident = client.new_id()
     credit = client.operation(4, user, 1, 100, ident, OPEN_IF_MISSING)
     first = client.execute([credit])[0]
@@ -98,6 +103,8 @@ def main():
     refused, shown = client.execute([debit, get])
     assert CODES[refused["code"]] == "insufficient", refused
     assert shown["available"] == 100, shown
+    listed = client.execute([everything])[0]
+    assert listed["code"] == 0 and [row[:3] for row in client.rows] == [(1, 0, 100)], client.rows
     print("python: credited 100 once although it was sent twice; balance", shown["available"])
 
 

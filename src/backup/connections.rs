@@ -11,9 +11,6 @@ use crate::protocol::{
 };
 use crate::role::{Effect, Level, Outbox, PeerId};
 
-/// Requests that an operator's command may have in flight.
-const CLIENT_FRAMES_MAX: u32 = 16;
-
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -175,7 +172,7 @@ impl Running {
             frame_size_max,
             batch_count_max: limits::BATCH_COUNT_MAX,
             deadline_ms_max: limits::DEADLINE_MS_MAX,
-            frames_in_flight_max: CLIENT_FRAMES_MAX,
+            frames_in_flight_max: limits::BACKUP_CLIENT_FRAMES_MAX,
         };
         let greeted = Greeted {
             role: hello.role,

@@ -113,6 +113,7 @@ impl Running {
                 self.alarm_and_exit(format!("the disk failed: {text}"), out);
             }
             DiskRequest::ReadBlocks { ticket, .. }
+            | DiskRequest::Scrub { ticket, .. }
             | DiskRequest::ReadEntry { ticket, .. }
             | DiskRequest::ReadCheckpoint { ticket, .. } => {
                 self.on_read_failed(*ticket, fault, text, out);

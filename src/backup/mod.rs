@@ -12,6 +12,8 @@ mod audit;
 mod authority;
 mod connections;
 mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 mod options;
 mod register;
 mod serve;

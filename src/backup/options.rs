@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use crate::limits;
 use crate::model::{ClusterId, Incarnation, NodeId, Slot, to_usize};
+use crate::role::MemoryPlan;
 
 /// Bytes of a page of the disk: segments are whole pages.
 const PAGE_SIZE: u64 = 4_096;
@@ -80,6 +81,22 @@ impl BackupLimits {
         silence_ms_max: limits::LINK_SILENCE_MS_MAX,
         free_space_ms: 1_000,
     };
+}
+
+impl BackupLimits {
+    /// The most memory that a backup may use.
+    #[must_use]
+    pub fn memory_plan(&self) -> MemoryPlan {
+        let fold = limits::FOLD_RECORD_COUNT_MAX * limits::FOLD_RECORD_MEMORY_SIZE_MAX;
+        let reads = u64::from(self.peer_read_count_max) * u64::from(limits::FETCH_SIZE_MAX);
+        MemoryPlan::of_loop()
+            .part("fold", fold)
+            .each("log", self.log_in_flight_size_max)
+            .each("node that restores itself", reads)
+            .each("account", limits::ACCOUNT_MEMORY_SIZE_MAX)
+            .each("id", limits::ID_MEMORY_SIZE_MAX)
+            .each_link()
+    }
 }
 
 /// Why no cluster can be made from a [`NewCluster`].

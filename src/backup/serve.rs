@@ -10,18 +10,12 @@ use bytes::Bytes;
 use super::Running;
 use super::connections::Asker;
 use crate::limits;
-use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place};
+use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place, to_u64};
 use crate::protocol::{
     CheckpointPart, EntryRead, Fetch, Fetched, MemberState, Members, Message, RefusalCode,
     SlotRuns, Table,
 };
 use crate::role::{DiskFault, DiskRequest, Effect, Level, Outbox};
-
-/// Reads under way for all peers at a time: also of those that are gone meanwhile.
-const OPEN_READ_COUNT_MAX: usize = 4_096;
-
-/// Askers for a checkpoint that wait until a newer one is made.
-const HELD_COUNT_MAX: usize = 64;
 
 /// What a read is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +34,8 @@ pub(super) enum ReadFor {
     },
     /// How old is a segment? Told by the first block behind it.
     Age { log: LogNumber, segment: u64 },
+    /// Does a piece of the sealed segments verify?
+    Scrub { log: LogNumber, offset: u64 },
 }
 
 /// Reads that are under way, by ticket.
@@ -77,7 +73,7 @@ impl ReadFor {
             Self::Blocks { asker, .. }
             | Self::Checkpoint { asker, .. }
             | Self::Entry { asker, .. } => Some(*asker),
-            Self::Proof { .. } | Self::Age { .. } => None,
+            Self::Proof { .. } | Self::Age { .. } | Self::Scrub { .. } => None,
         }
     }
 }
@@ -128,7 +124,7 @@ impl Running {
         };
         if stream.retention.making {
             // The file is about to be replaced: pieces of two of them fit nobody.
-            if stream.retention.held.len() < HELD_COUNT_MAX {
+            if stream.retention.held.len() < limits::BACKUP_HELD_COUNT_MAX {
                 stream.retention.held.push((asker, ask));
             } else {
                 let text = "the checkpoint is being made anew";
@@ -176,7 +172,7 @@ impl Running {
         if !peer.is_established() {
             return None;
         }
-        if max <= peer.read_count || OPEN_READ_COUNT_MAX <= self.reads.open.len() {
+        if max <= peer.read_count || limits::BACKUP_READ_COUNT_MAX <= self.reads.open.len() {
             let text = format!("more than {max} reads at a time, or too many of all peers");
             self.refuse(asker, RefusalCode::TooManyFrames, &text, out);
             return None;
@@ -214,6 +210,11 @@ impl Running {
                 self.on_proof(log, &end, &block, blocks, out);
             }
             Some(ReadFor::Age { log, segment }) => self.on_age(log, segment, blocks),
+            Some(ReadFor::Scrub { log, .. }) => {
+                if let Some(stream) = self.streams.get_mut(&log) {
+                    stream.scrub.verified(offset, to_u64(blocks.len()));
+                }
+            }
             Some(ReadFor::Blocks { .. } | ReadFor::Checkpoint { .. } | ReadFor::Entry { .. })
             | None => (),
         }
@@ -264,9 +265,14 @@ impl Running {
         text: &str,
         out: &mut Outbox,
     ) {
+        let purpose = self.reads.end(ticket);
+        if let Some(ReadFor::Scrub { log, offset }) = purpose {
+            self.on_scrub_failed(log, offset, fault, text, out);
+            return;
+        }
         self.counters.damaged_reads += u64::from(*fault == DiskFault::Damage);
         self.say(Level::Alarm, format!("a read failed: {text}"), out);
-        match self.reads.end(ticket) {
+        match purpose {
             Some(
                 ReadFor::Blocks { asker, .. }
                 | ReadFor::Checkpoint { asker, .. }
@@ -280,12 +286,17 @@ impl Running {
                 }
             }
             Some(ReadFor::Age { log, .. }) => {
-                let again = self.turn.plus_ms(super::upkeep::BACKGROUND_RETRY_MS);
+                let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
                 if let Some(stream) = self.streams.get_mut(&log) {
                     stream.retention.age_failed(again);
                 }
             }
-            Some(ReadFor::Blocks { .. } | ReadFor::Checkpoint { .. } | ReadFor::Entry { .. })
+            Some(
+                ReadFor::Blocks { .. }
+                | ReadFor::Checkpoint { .. }
+                | ReadFor::Entry { .. }
+                | ReadFor::Scrub { .. },
+            )
             | None => (),
         }
     }

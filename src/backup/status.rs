@@ -12,6 +12,7 @@
 //! uptime_ms, clock_ms, address, incarnation
 //! disk_free_size      0 while something does not fit
 //! disk_exhausted      something did not fit
+//! memory              { size_max, parts, for_each }: the most memory that the backup may use
 //! alarms, digest_matches, digest_mismatches, damaged_reads      counted since the start
 //! followers, connections
 //! last_audit          null | { time_ms, currencies, differing }
@@ -29,6 +30,7 @@
 //!   checkpoint        null | { seq, end_size, size }
 //!   replica           { seq, digest, memory_size, proved_seq, fault }: how far the running
 //!                     replica is, and at which block its digest was last equal to the node's
+//!   scrub             { offset, laps, found, last_found }: the check of its old segments here
 //! nodes_left_out      nodes for which there was no room in the text
 //! ```
 
@@ -43,7 +45,22 @@ use crate::clock::Now;
 use crate::limits;
 use crate::model::{NodeId, to_usize};
 use crate::protocol::{MemberState, Message};
-use crate::role::Outbox;
+use crate::role::{MemoryPlan, Outbox};
+
+/// The most memory that this backup may use.
+fn memory_of(plan: &MemoryPlan) -> Value {
+    let map = |parts: &[(&'static str, u64)]| {
+        let pairs = parts
+            .iter()
+            .map(|(name, size)| ((*name).to_owned(), json!(size)));
+        Value::Object(pairs.collect())
+    };
+    json!({
+        "size_max": plan.total(),
+        "parts": map(plan.parts()),
+        "for_each": map(plan.growing()),
+    })
+}
 
 impl Running {
     pub(super) fn tell_status(&mut self, now: Now, asker: Asker, out: &mut Outbox) {
@@ -108,6 +125,7 @@ impl Running {
             "address": self.options.address.to_string(),
             "incarnation": self.options.incarnation.to_string(),
             "disk_free_size": self.free_size(),
+            "memory": memory_of(&self.options.limits.memory_plan()),
             "disk_exhausted": self.disk.exhausted,
             "alarms": self.counters.alarms,
             "digest_matches": self.counters.digest_matches,
@@ -150,6 +168,7 @@ impl Running {
             })
         });
         let replica = &stream.replica;
+        let (found_count, last_found) = stream.scrub.found();
         json!({
             "node": node.get(),
             "log": member.log.get(),
@@ -184,6 +203,12 @@ impl Running {
                 "memory_size": replica.memory_size,
                 "proved_seq": replica.proved.0,
                 "fault": replica.fault,
+            },
+            "scrub": {
+                "offset": stream.scrub.offset().min(stream.durable.offset),
+                "laps": stream.scrub.lap_count(),
+                "found": found_count,
+                "last_found": last_found,
             },
         })
     }

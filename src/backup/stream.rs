@@ -8,20 +8,11 @@ use std::collections::VecDeque;
 use super::register::{Fence, Owner};
 use super::upkeep::{Replica, Retention, Spare};
 use crate::clock::Tick;
+use crate::limits::{BACKUP_RECENT_BLOCK_COUNT, BACKUP_TERM_COUNT_MAX, RESEND_MS};
 use crate::log::{Block, ChainError};
 use crate::model::{LogEnd, LogNumber, NodeId, Seq, Term, TermStart};
 use crate::protocol::{Beat, MemberState};
-use crate::role::{CheckpointInfo, LogReport};
-
-/// Ends of the newest blocks that are kept in memory: resent blocks are compared with them, and
-/// the replica is stopped at them to compare digests with the node's.
-pub(super) const RECENT_BLOCK_COUNT: usize = 1_024;
-
-/// Beginnings of terms that are kept: what a grant can tell.
-const TERM_COUNT_MAX: usize = 1_024;
-
-/// Pause before a gap is answered with the same demand again.
-pub(super) const RESEND_MS: u64 = 250;
+use crate::role::{CheckpointInfo, LogReport, Scrub};
 
 /// A block on its way to the disk.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +80,8 @@ pub(super) struct Stream {
     pub(super) spare_failed: bool,
     /// Checkpoints and what may go.
     pub(super) retention: Retention,
+    /// The check of old segments.
+    pub(super) scrub: Scrub,
     /// Something is to be said to the owner at the end of the turn.
     pub(super) answer: Answer,
     /// From this block on appends failed for lack of space: nothing is taken until there is room.
@@ -144,6 +137,7 @@ impl Stream {
             spare: Spare::Unneeded,
             spare_failed: false,
             retention: Retention::default(),
+            scrub: Scrub::new(segment_size.max(1)),
             answer: Answer::default(),
             full_from: None,
             proving: false,
@@ -160,6 +154,7 @@ impl Stream {
         assert!(self.in_flight.is_empty());
         self.on_disk = OnDisk::Open;
         self.segment_size = report.segment_size;
+        self.scrub = Scrub::new(report.segment_size);
         self.first_offset = report.first_offset;
         self.accepted = report.end;
         self.durable = report.end;
@@ -251,13 +246,13 @@ impl Stream {
                 term: end.term,
                 seq: end.seq,
             });
-            if TERM_COUNT_MAX < self.terms.len() {
+            if BACKUP_TERM_COUNT_MAX < self.terms.len() {
                 self.terms.remove(0);
             }
         }
         self.in_flight.push_back(InFlight { seq: end.seq, size });
         self.in_flight_size += size;
-        if self.recent.len() == RECENT_BLOCK_COUNT {
+        if self.recent.len() == BACKUP_RECENT_BLOCK_COUNT {
             self.recent.pop_front();
         }
         self.recent.push_back(end);

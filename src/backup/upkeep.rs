@@ -16,9 +16,6 @@ use crate::model::{LogEnd, LogNumber, Seq};
 use crate::protocol::{Beat, Fetch, MemberState};
 use crate::role::{CheckpointInfo, DiskFault, DiskRequest, Effect, FileName, Level, Outbox};
 
-/// Pause before background work that failed is tried again.
-pub(super) const BACKGROUND_RETRY_MS: u64 = 60_000;
-
 /// Segments of log at least between two checkpoints: less would write the state too often.
 const CHECKPOINT_SEGMENT_COUNT_MIN: u64 = 2;
 
@@ -249,6 +246,47 @@ impl Running {
         if let Some(segment) = stream.segment_to_retire(now.tick) {
             self.retire(log, segment, out);
         }
+        self.scrub(now, log, out);
+    }
+
+    /// Verifies the next piece of a log's sealed segments.
+    fn scrub(&mut self, now: Now, log: LogNumber, out: &mut Outbox) {
+        let Some(stream) = self.streams.get_mut(&log) else {
+            return;
+        };
+        let (first, end) = (stream.first_offset, stream.durable.offset);
+        if let Some(piece) = stream.scrub.next_piece(now.tick, first, end) {
+            let offset = piece.offset;
+            let ticket = self.reads.begin(ReadFor::Scrub { log, offset });
+            out.effect(Effect::Disk(DiskRequest::Scrub {
+                log,
+                offset,
+                below: piece.below,
+                ticket,
+            }));
+        }
+    }
+
+    /// A piece of a log's sealed segments does not verify.
+    pub(super) fn on_scrub_failed(
+        &mut self,
+        log: LogNumber,
+        offset: u64,
+        fault: &DiskFault,
+        text: &str,
+        out: &mut Outbox,
+    ) {
+        let Some(stream) = self.streams.get_mut(&log) else {
+            return;
+        };
+        if offset < stream.first_offset {
+            // Retired meanwhile.
+            stream.scrub.verified(offset, 0);
+        } else if stream.scrub.failed(offset, text) {
+            self.counters.damaged_reads += u64::from(*fault == DiskFault::Damage);
+            let text = format!("an old segment of log {log} does not verify: {text}");
+            self.say(Level::Alarm, text, out);
+        }
     }
 
     /// Retires the oldest segment once the node has forgotten every id in it.
@@ -281,7 +319,7 @@ impl Running {
     /// The first block behind a segment was read: nothing in the segment is younger.
     pub(super) fn on_age(&mut self, log: LogNumber, segment: u64, blocks: &[u8]) {
         let cluster = self.authority.record().cluster;
-        let again = self.turn.plus_ms(BACKGROUND_RETRY_MS);
+        let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
         let Some(stream) = self.streams.get_mut(&log) else {
             return;
         };
@@ -305,7 +343,7 @@ impl Running {
             stream.retention.retiring = false;
             if first_offset <= stream.first_offset {
                 // Held by a reader: later.
-                let again = self.turn.plus_ms(BACKGROUND_RETRY_MS);
+                let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
                 stream.retention.retire_due = again;
             }
             stream.first_offset = stream.first_offset.max(first_offset);
@@ -314,7 +352,7 @@ impl Running {
     }
 
     pub(super) fn on_retire_failed(&mut self, log: LogNumber) {
-        let again = self.turn.plus_ms(BACKGROUND_RETRY_MS);
+        let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
         if let Some(stream) = self.streams.get_mut(&log) {
             stream.retention.retiring = false;
             stream.retention.retire_due = again;
@@ -348,7 +386,7 @@ impl Running {
         info: Option<CheckpointInfo>,
         out: &mut Outbox,
     ) {
-        let again = self.turn.plus_ms(BACKGROUND_RETRY_MS);
+        let again = self.turn.plus_ms(limits::BACKUP_RETRY_MS);
         let Some(stream) = self.streams.get_mut(&log) else {
             return;
         };

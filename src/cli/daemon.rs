@@ -12,12 +12,12 @@ use super::output::{error_line, line};
 use crate::backup::{Backup, BackupLimits, BackupOptions, NewCluster, NewNode};
 use crate::clock::Clock;
 use crate::disk::{self, DiskOptions};
-use crate::front::{Front, FrontLimits, FrontOptions, Roles, Strategy};
+use crate::front::{self, Front, FrontLimits, FrontOptions, Roles, Strategy};
 use crate::limits;
 use crate::model::{ClusterId, Incarnation, NodeId};
 use crate::net::{self, Listener, ListenerKind, Setup, Signals};
 use crate::node::{Node, NodeLimits, NodeOptions};
-use crate::role::{ExitCode, Lanes, Level, Role};
+use crate::role::{ExitCode, Lanes, Level, MemoryPlan, Role};
 
 /// What every daemon has.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,6 +77,10 @@ pub(super) struct NodeFlags {
     /// Where fronts connect; port 0 = any, printed at start.
     #[arg(long, default_value = "127.0.0.1:6469", value_name = "HOST:PORT")]
     listen: SocketAddr,
+    /// Where fronts are told to connect, if that is not where this node listens (behind a
+    /// forwarder or an address translation).
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_advertised)]
+    advertise: Option<SocketAddr>,
     /// The backup.
     #[arg(long, value_name = "HOST:PORT")]
     backup: SocketAddr,
@@ -113,14 +117,25 @@ pub(super) struct BackupFlags {
     common: Common,
 }
 
-fn parse_node(text: &str) -> Result<NodeId, String> {
+pub(super) fn parse_node(text: &str) -> Result<NodeId, String> {
     let number = text
         .parse()
         .map_err(|error: std::num::ParseIntError| error.to_string())?;
     NodeId::new(number).ok_or_else(|| "0 is no node".to_owned())
 }
 
-fn parse_new_node(text: &str) -> Result<NewNode, String> {
+/// Port 0 means "no address" on the wire.
+fn parse_advertised(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|error: std::net::AddrParseError| error.to_string())?;
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err("nobody can connect to that: a host and a port are needed".to_owned());
+    }
+    Ok(address)
+}
+
+pub(super) fn parse_new_node(text: &str) -> Result<NewNode, String> {
     let (node, weight) = text.split_once(':').unwrap_or((text, "1"));
     let weight = weight
         .parse()
@@ -135,7 +150,7 @@ fn parse_new_node(text: &str) -> Result<NewNode, String> {
     })
 }
 
-fn parse_segment_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_segment_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix("MiB") {
         Some(digits) => (digits.trim(), 1 << 20),
         None => (text, 1),
@@ -159,6 +174,7 @@ pub(super) fn front(flags: &FrontFlags) -> Result<ExitCode, Failure> {
         StrategyName::LeastLoad => Strategy::LeastLoad,
         StrategyName::RoundRobin => Strategy::RoundRobin,
     };
+    let limits = FrontLimits::default();
     let mut front = Front::new(FrontOptions {
         roles: roles(flags)?,
         strategy,
@@ -167,9 +183,10 @@ pub(super) fn front(flags: &FrontFlags) -> Result<ExitCode, Failure> {
         seed: random_u64()?,
         cluster: None,
         incarnation: incarnation()?,
-        limits: FrontLimits::default(),
+        limits,
     });
-    Ok(run(&mut front, "front", listener, None))
+    let plan = front::memory_plan(&limits);
+    Ok(run(&mut front, "front", listener, None, &plan))
 }
 
 fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
@@ -188,21 +205,19 @@ fn roles(flags: &FrontFlags) -> Result<Roles, Failure> {
 pub(super) fn node(flags: &NodeFlags) -> Result<ExitCode, Failure> {
     let listener = bind(flags.listen, ListenerKind::Cluster, &flags.common)?;
     let disk = open_disk(&flags.data_dir, disk::FolderKind::Node)?;
-    let mut node = Node::new(NodeOptions {
+    let options = NodeOptions {
         id: flags.id,
         backup: flags.backup,
-        address: listener.local_addr(),
+        address: flags.advertise.unwrap_or(listener.local_addr()),
         incarnation: incarnation()?,
         cluster: None,
         id_count_max: flags.ids_max,
         limits: NodeLimits::default(),
-    });
-    Ok(run(
-        &mut node,
-        &format!("node {}", flags.id),
-        listener,
-        Some(disk),
-    ))
+    };
+    let plan = options.memory_plan();
+    let mut node = Node::new(options);
+    let name = format!("node {}", flags.id);
+    Ok(run(&mut node, &name, listener, Some(disk), &plan))
 }
 
 pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
@@ -225,7 +240,8 @@ pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
         limits: BackupLimits::STANDARD,
         id_seed: random_u64()?,
     });
-    Ok(run(&mut backup, "backup", listener, Some(disk)))
+    let plan = BackupLimits::STANDARD.memory_plan();
+    Ok(run(&mut backup, "backup", listener, Some(disk), &plan))
 }
 
 fn bind(address: SocketAddr, kind: ListenerKind, common: &Common) -> Result<Listener, Failure> {
@@ -266,6 +282,7 @@ fn run(
     name: &str,
     listener: Listener,
     lanes: Option<Arc<dyn Lanes>>,
+    plan: &MemoryPlan,
 ) -> ExitCode {
     let clock = Clock::start();
     let name = name.to_owned();
@@ -282,6 +299,7 @@ fn run(
             ms % 1_000
         ));
     };
+    say(Level::Info, &plan.to_string());
     let setup = Setup {
         listeners: vec![listener],
         lanes,
@@ -318,7 +336,15 @@ fn no_randomness() -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_segment_size;
+    use super::{parse_advertised, parse_segment_size};
+
+    #[test]
+    fn an_advertised_address_can_be_connected_to() {
+        assert!(parse_advertised("10.0.0.1:6469").is_ok());
+        for wrong in ["10.0.0.1:0", "0.0.0.0:6469", "[::]:6469", "6469", ""] {
+            assert!(parse_advertised(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn segment_sizes_have_units_and_bounds() {

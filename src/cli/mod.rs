@@ -2,11 +2,14 @@
 //! result to an exit code. Printing happens here and nowhere below.
 
 mod audit;
+mod bench;
 #[cfg(feature = "canary")]
 mod canary;
 mod daemon;
 mod dev;
 mod drill;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod operate;
 mod output;
@@ -43,6 +46,8 @@ enum Command {
     /// Proves the main job: an own cluster, load, one node killed and its disk wiped, every
     /// account read back.
     Drill(drill::Flags),
+    /// Loads a cluster, measures it, and proves what it got.
+    Bench(Box<bench::Flags>),
     /// Runs a whole cluster on this machine: backup, nodes and a front as child processes.
     Dev(dev::Flags),
     /// Runs a front: balancer, router or both.
@@ -134,6 +139,7 @@ impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Drill(flags) => drill::run(&flags),
+            Self::Bench(flags) => bench::run(&flags),
             Self::Dev(flags) => dev::run(&flags),
             Self::Front(flags) => daemon::front(&flags),
             Self::Node(flags) => daemon::node(&flags),
@@ -161,6 +167,7 @@ impl Command {
     const fn wants_json(&self) -> bool {
         match self {
             Self::Drill(flags) => flags.json,
+            Self::Bench(flags) => flags.json,
             Self::Open(flags) => flags.target.json,
             Self::Close(flags) => flags.target.json,
             Self::Configure(flags) => flags.target.json,

@@ -179,17 +179,17 @@ pub(super) struct FindFlags {
     pub(super) target: Target,
 }
 
-fn parse_user(text: &str) -> Result<UserId, String> {
+pub(super) fn parse_user(text: &str) -> Result<UserId, String> {
     text.parse()
         .map_err(|error: crate::model::IdTextError| error.to_string())
 }
 
-fn parse_id(text: &str) -> Result<OperationId, String> {
+pub(super) fn parse_id(text: &str) -> Result<OperationId, String> {
     text.parse()
         .map_err(|error: crate::model::IdTextError| error.to_string())
 }
 
-fn parse_currency(text: &str) -> Result<Currency, String> {
+pub(super) fn parse_currency(text: &str) -> Result<Currency, String> {
     let code = text
         .parse()
         .map_err(|error: std::num::ParseIntError| error.to_string())?;

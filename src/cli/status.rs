@@ -34,19 +34,17 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     } else {
         print(&status);
     }
-    let healthy = members(&status)
-        .iter()
-        .all(|member| word(member, "state") == "present");
-    Ok(if healthy {
+    let is_healthy = status.get("healthy").and_then(Value::as_bool) == Some(true);
+    Ok(if is_healthy {
         ExitCode::Ok
     } else {
         ExitCode::Unhealthy
     })
 }
 
-fn members(status: &Value) -> &[Value] {
+fn nodes(status: &Value) -> &[Value] {
     status
-        .get("members")
+        .get("nodes")
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
 }
@@ -64,19 +62,24 @@ fn print(status: &Value) {
         "cluster",
         "generation",
         "ring_epoch",
-        "uptime_seconds",
-        "free_bytes",
+        "stage",
+        "healthy",
+        "uptime_ms",
+        "disk_free_size",
+        "alarms",
     ];
-    let pairs: Vec<_> = names
+    let mut pairs: Vec<_> = names
         .iter()
         .map(|name| (*name, word(status, name)))
         .collect();
+    let memory = status.get("memory").map_or(&Value::Null, |memory| memory);
+    pairs.push(("memory_size_max", word(memory, "size_max")));
     fields(&pairs);
     line("");
     let columns = [
-        "node", "state", "address", "term", "slots", "seq", "accounts", "ids",
+        "node", "state", "phase", "address", "term", "slots", "end_seq", "lag", "accounts", "ids",
     ];
-    let rows = members(status).iter();
-    let cells = rows.map(|member| columns.iter().map(|name| word(member, name)).collect());
+    let rows = nodes(status).iter();
+    let cells = rows.map(|node| columns.iter().map(|name| word(node, name)).collect());
     table(&columns, cells.collect());
 }

@@ -12,19 +12,15 @@ use super::session::{Action, Answers, Question, Session, SessionOptions, Ticket,
 use super::wire::{Came, Wire};
 use super::{ClientError, Options};
 use crate::clock::{Clock, Now, Tick};
-use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX, LIST_ROW_COUNT_MAX};
+use crate::limits::{
+    BATCH_COUNT_MAX, CLIENT_BATCHES_IN_FLIGHT_MAX, CLIENT_IDLE_MS, DEADLINE_MS_MAX,
+    LIST_ROW_COUNT_MAX,
+};
 use crate::model::{
     AccountSettings, ClusterId, Currency, Flags, Incarnation, Operation, OperationId, Random,
-    Receipt, ReceiptFlags, Row, UserId, to_usize,
+    Receipt, ReceiptFlags, ResultCode, Row, UserId, to_usize,
 };
 use crate::protocol::AuditRow;
-
-/// Idle time after which a call first looks whether the connection is still there, in
-/// milliseconds: what is sent on a dead one is in doubt until it is sent again.
-const IDLE_MS: u64 = 100;
-
-/// Batches of one call of [`Client::batch`] in flight: enough to keep a cluster busy.
-const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
@@ -186,16 +182,22 @@ impl Client {
         self.execute(&Operation::get(user, currency))
     }
 
-    /// Shows all accounts of a user, by currency. Each page of 256 is exact at its own moment.
+    /// Shows all accounts of a user, by currency; a user without any is refused as `not_found`.
+    /// Each page of 256 is exact at its own moment.
     pub fn list(&mut self, user: UserId) -> Result<Vec<Row>, ClientError> {
         let mut rows: Vec<Row> = Vec::new();
         let mut from = 0;
         loop {
             let page = Operation::list(user, from, LIST_ROW_COUNT_MAX);
-            let has_more = self.execute_with(&page, |answers| {
+            let shown = self.run(&page, |answers| {
                 rows.extend_from_slice(answers.rows(0));
                 answers.receipts()[0]
             })?;
+            if shown.code == ResultCode::NotFound && !rows.is_empty() {
+                // All that was left was closed since the page before.
+                return Ok(rows);
+            }
+            let has_more = ClientError::of(shown, None)?;
             let next = rows.last().and_then(|row| row.currency.checked_add(1));
             match next {
                 Some(next) if has_more.flags.has(ReceiptFlags::MORE) => {
@@ -264,9 +266,9 @@ impl Client {
     /// whole only before anything is sent, when earlier tickets leave no room.
     pub fn batch(&mut self, operations: &[Operation]) -> Result<Vec<Answer>, ClientError> {
         let mut answers = Vec::with_capacity(operations.len());
-        let mut tickets = VecDeque::with_capacity(CHUNKS_IN_FLIGHT_MAX);
+        let mut tickets = VecDeque::with_capacity(CLIENT_BATCHES_IN_FLIGHT_MAX);
         for chunk in operations.chunks(to_usize(u64::from(BATCH_COUNT_MAX))) {
-            let is_full = tickets.len() == CHUNKS_IN_FLIGHT_MAX;
+            let is_full = tickets.len() == CLIENT_BATCHES_IN_FLIGHT_MAX;
             if is_full || self.session.room() < chunk.len() {
                 self.collect(tickets.pop_front(), &mut answers)?;
             }
@@ -379,7 +381,7 @@ impl Client {
     /// After an idle time: sees what came, and whether the connection ended, before anything new
     /// is sent on it.
     fn wake(&mut self) {
-        if self.turned_at.plus_ms(IDLE_MS) <= self.clock.now().tick {
+        if self.turned_at.plus_ms(CLIENT_IDLE_MS) <= self.clock.now().tick {
             self.turn(Wait::No);
         }
     }

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::limits::FRAME_SIZE_MAX;
+use crate::limits::{CLIENT_BUFFER_SIZE, FRAME_SIZE_MAX};
 use crate::model::to_usize;
 
 /// How long a write may wait for room.
@@ -16,9 +16,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(5);
 /// Longest single wait for something to read. Waits are powers of two of milliseconds up to this,
 /// so that the time-out of the socket seldom changes.
 const READ_MS_EXPONENT_MAX: u32 = 10;
-
-/// Bytes of the receive buffer at first: a few thousand receipts.
-const BUFFER_SIZE: usize = 256 << 10;
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +69,7 @@ impl Wire {
         self.set_timeout(timeout)?;
         if self.filled == self.buffer.len() {
             // Longer frames than `FRAME_SIZE_MAX` are refused by their first bytes.
-            let size = (self.buffer.len() << 1).max(BUFFER_SIZE);
+            let size = (self.buffer.len() << 1).max(CLIENT_BUFFER_SIZE);
             let size_max = to_usize(u64::from(FRAME_SIZE_MAX));
             assert!(self.filled < size_max);
             self.buffer.resize(size.min(size_max), 0);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checkpoints::{Incoming, Loading};
-use super::fold::{FOLD_RECORD_COUNT_MAX, make_checkpoint};
+use super::fold::make_checkpoint;
 use super::replica::Replicas;
 use super::shared::{Newest, Shared, View, fault_of};
+use crate::limits::{FOLD_RECORD_COUNT_MAX, SCRUB_SIZE};
 use crate::log::{
     Checkpoint, Log, LogError, Opening, Recovered, SmallFile, Verify, checkpoint_name,
     checkpoint_offsets, load, log_dir, put_aside, save, tidy_checkpoints,
@@ -129,6 +130,24 @@ impl Worker {
             ),
             DiskRequest::Append { .. } => unreachable!("appends are carried out together"),
             DiskRequest::CutLog { log, to } => self.cut_log(log, &to),
+            DiskRequest::ReadBlocks { .. }
+            | DiskRequest::Scrub { .. }
+            | DiskRequest::ReadEntry { .. } => self.carry_out_read(request),
+            DiskRequest::PrepareSegment { .. }
+            | DiskRequest::MakeCheckpoint { .. }
+            | DiskRequest::RetireSegments { .. }
+            | DiskRequest::LoadCheckpoint { .. }
+            | DiskRequest::ReadCheckpoint { .. }
+            | DiskRequest::WriteCheckpoint { .. }
+            | DiskRequest::MeasureFreeSpace
+            | DiskRequest::AdvanceReplica { .. }
+            | DiskRequest::Audit { .. } => self.carry_out_behind(request),
+        }
+    }
+
+    /// Reads of blocks and entries.
+    fn carry_out_read(&self, request: &DiskRequest) -> Result<DiskReply, LogError> {
+        match *request {
             DiskRequest::ReadBlocks {
                 log,
                 offset,
@@ -138,6 +157,21 @@ impl Worker {
             } => {
                 let log_open = self.shared.log(log)?;
                 let (offset, blocks) = log_open.read_blocks(offset, below, size_max)?;
+                Ok(DiskReply::BlocksRead {
+                    log,
+                    ticket,
+                    offset,
+                    blocks,
+                })
+            }
+            DiskRequest::Scrub {
+                log,
+                offset,
+                below,
+                ticket,
+            } => {
+                let log_open = self.shared.log(log)?;
+                let (offset, blocks) = log_open.scrub(offset, below, SCRUB_SIZE)?;
                 Ok(DiskReply::BlocksRead {
                     log,
                     ticket,
@@ -157,7 +191,13 @@ impl Worker {
                     entry,
                 })
             }
-            DiskRequest::PrepareSegment { .. }
+            DiskRequest::LoadFile { .. }
+            | DiskRequest::SaveFile { .. }
+            | DiskRequest::OpenLog { .. }
+            | DiskRequest::CreateLog { .. }
+            | DiskRequest::Append { .. }
+            | DiskRequest::CutLog { .. }
+            | DiskRequest::PrepareSegment { .. }
             | DiskRequest::MakeCheckpoint { .. }
             | DiskRequest::RetireSegments { .. }
             | DiskRequest::LoadCheckpoint { .. }
@@ -165,7 +205,7 @@ impl Worker {
             | DiskRequest::WriteCheckpoint { .. }
             | DiskRequest::MeasureFreeSpace
             | DiskRequest::AdvanceReplica { .. }
-            | DiskRequest::Audit { .. } => self.carry_out_behind(request),
+            | DiskRequest::Audit { .. } => unreachable!("carried out elsewhere"),
         }
     }
 
@@ -227,6 +267,7 @@ impl Worker {
             | DiskRequest::Append { .. }
             | DiskRequest::CutLog { .. }
             | DiskRequest::ReadBlocks { .. }
+            | DiskRequest::Scrub { .. }
             | DiskRequest::ReadEntry { .. } => unreachable!("carried out before"),
         }
     }

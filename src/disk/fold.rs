@@ -6,19 +6,16 @@
 use std::sync::Arc;
 
 use crate::ledger::fold::{Delta, FoldError, Merge};
-use crate::ledger::{Inconsistent, record_size};
+use crate::ledger::{Ahead, Inconsistent, Ledger, TOUCH_COUNT, record_size};
 use crate::log::{
     Block, Checkpoint, CheckpointSpec, CheckpointWriter, Log, LogError, blocks, checkpoint_name,
     install_checkpoint, log_dir,
 };
-use crate::model::{Entry, LogEnd, LogNumber, LogTime, Place, Section};
+use crate::model::{ENTRY_SIZE, Entry, LogEnd, LogNumber, LogTime, Place, Section};
 use crate::role::CheckpointInfo;
 
 use super::checkpoints::{section_of, tag_of};
 use super::shared::{Newest, Shared};
-
-/// Records of one delta at most: about 150 MiB.
-pub(super) const FOLD_RECORD_COUNT_MAX: u64 = 1 << 20;
 
 /// Bytes of the log read at a time.
 const READ_SIZE: u32 = 1 << 20;
@@ -85,8 +82,7 @@ fn gather(
     let mut delta = Delta::new(ring_key);
     let mut end = *from;
     while end.seq < through.seq && delta.record_count() < record_count_max {
-        let absorb = |entry: &Entry, place, time| delta.absorb(entry, place, time);
-        end = replay(log, &end, through, READ_SIZE, absorb)?;
+        end = replay(log, &end, through, READ_SIZE, &mut delta)?;
     }
     if end.seq == through.seq && end.chain != through.chain {
         return Err(LogError::Wrong(format!(
@@ -98,19 +94,48 @@ fn gather(
     Ok((delta, end))
 }
 
+/// What entries of the log are handed on to.
+pub(super) trait Follower {
+    /// These entries come next.
+    fn read_ahead(&self, _records: &[[u8; ENTRY_SIZE]]) {}
+
+    /// Takes one entry in.
+    fn follow(&mut self, entry: &Entry, place: Place, time: LogTime) -> Result<(), Inconsistent>;
+}
+
+impl Follower for Delta {
+    fn follow(&mut self, entry: &Entry, place: Place, time: LogTime) -> Result<(), Inconsistent> {
+        self.absorb(entry, place, time)
+    }
+}
+
+impl Follower for Ledger {
+    fn read_ahead(&self, records: &[[u8; ENTRY_SIZE]]) {
+        let mut ahead = Ahead::default();
+        for record in records {
+            ahead.push_entry(record);
+        }
+        self.touch(&ahead);
+    }
+
+    fn follow(&mut self, entry: &Entry, place: Place, time: LogTime) -> Result<(), Inconsistent> {
+        self.absorb(entry, place, time)
+    }
+}
+
 /// Reads some blocks behind `end` and hands their entries on. Where the log is read up to.
 pub(super) fn replay(
     log: &Log,
     end: &LogEnd,
     through: &LogEnd,
     size_max: u32,
-    mut absorb: impl FnMut(&Entry, Place, LogTime) -> Result<(), Inconsistent>,
+    follower: &mut impl Follower,
 ) -> Result<LogEnd, LogError> {
     let (_, bytes) = log.read_blocks(end.offset, through.offset, size_max)?;
     let mut end = *end;
     for block in blocks(&bytes, *log.verify()) {
         let block = block.map_err(|error| damage(log, &end, &error.to_string()))?;
-        take(log, &mut end, &block, &mut absorb)?;
+        take(log, &mut end, &block, follower)?;
     }
     if bytes.is_empty() {
         return Err(LogError::Wrong(format!(
@@ -127,15 +152,20 @@ fn take(
     log: &Log,
     end: &mut LogEnd,
     block: &Block<'_>,
-    absorb: &mut impl FnMut(&Entry, Place, LogTime) -> Result<(), Inconsistent>,
+    follower: &mut impl Follower,
 ) -> Result<(), LogError> {
     block
         .follows(end, log.verify().segment_size)
         .map_err(|error| damage(log, end, &error.to_string()))?;
-    for (place, time, bytes) in block.entries() {
-        let entry =
-            Entry::read(bytes).map_err(|error| damage(log, end, &format!("{error} at {place}")))?;
-        absorb(&entry, place, time).map_err(|error| damage(log, end, &error.to_string()))?;
+    let mut entries = block.entries();
+    for records in block.records().chunks(TOUCH_COUNT) {
+        follower.read_ahead(records);
+        for (place, time, bytes) in entries.by_ref().take(records.len()) {
+            let entry = Entry::read(bytes)
+                .map_err(|error| damage(log, end, &format!("{error} at {place}")))?;
+            let taken = follower.follow(&entry, place, time);
+            taken.map_err(|error| damage(log, end, &error.to_string()))?;
+        }
     }
     *end = block.end();
     Ok(())

@@ -11,13 +11,11 @@ use super::checkpoints::Loading;
 use super::fold::{replay, start};
 use super::shared::Shared;
 use crate::ledger::{Ledger, LedgerOptions, Supply};
+use crate::limits::REPLICA_STEP_SIZE;
 use crate::log::{Log, LogError};
-use crate::model::{Entry, LogEnd, LogNumber, LogTime, Place};
+use crate::model::{LogEnd, LogNumber};
 use crate::protocol::AuditRow;
 use crate::role::DiskReply;
-
-/// Bytes of the log taken in by one request.
-const STEP_SIZE: u64 = 4 << 20;
 
 /// Bytes of the log read at a time.
 const READ_SIZE: u32 = 1 << 20;
@@ -53,7 +51,7 @@ impl Replicas {
         through: &LogEnd,
         ring_key: u128,
     ) -> Result<DiskReply, LogError> {
-        let replica = self.replica(log, through, ring_key, STEP_SIZE)?;
+        let replica = self.replica(log, through, ring_key, REPLICA_STEP_SIZE)?;
         Ok(DiskReply::ReplicaAt {
             log,
             end: replica.end,
@@ -150,10 +148,7 @@ impl Replica {
     fn advance(&mut self, log: &Log, through: &LogEnd, size_max: u64) -> Result<(), LogError> {
         let goal = self.end.offset.saturating_add(size_max);
         while self.end.seq < through.seq && self.end.offset < goal {
-            let ledger = &mut self.ledger;
-            let absorb =
-                |entry: &Entry, place: Place, time: LogTime| ledger.absorb(entry, place, time);
-            self.end = replay(log, &self.end, through, READ_SIZE, absorb)?;
+            self.end = replay(log, &self.end, through, READ_SIZE, &mut self.ledger)?;
             self.ledger
                 .check_supply()
                 .map_err(|error| LogError::Damage(format!("log {}: {error}", log.verify().log)))?;

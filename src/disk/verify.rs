@@ -10,7 +10,7 @@ use super::look::{Look, look};
 use super::replica::{difference, load};
 use crate::ledger::{Ledger, LedgerOptions, Supply};
 use crate::log::{Checkpoint, Log, LogError, Recovered};
-use crate::model::{Entry, LogEnd, LogNumber, LogTime, Place, Seq, to_usize};
+use crate::model::{LogEnd, LogNumber, Seq, to_usize};
 
 /// Bytes of the log read at a time.
 const READ_SIZE: u32 = 1 << 20;
@@ -231,8 +231,7 @@ fn follow(
     let number = log.verify().log;
     let mut end = from;
     while end.seq < through.seq {
-        let absorb = |entry: &Entry, place: Place, time: LogTime| ledger.absorb(entry, place, time);
-        end = replay(log, &end, through, READ_SIZE, absorb)?;
+        end = replay(log, &end, through, READ_SIZE, ledger)?;
         ledger
             .check_supply()
             .map_err(|error| LogError::Damage(format!("log {number}: {error}")))?;

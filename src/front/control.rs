@@ -11,13 +11,10 @@ use std::collections::BTreeMap;
 use super::Front;
 use super::pool::Key;
 use crate::clock::Tick;
-use crate::limits::DEADLINE_MS_DEFAULT;
+use crate::limits::{DEADLINE_MS_DEFAULT, FRONT_QUESTION_COUNT_MAX};
 use crate::model::ResultCode;
 use crate::protocol::{FLAG_MORE, Header, Message, write_message};
 use crate::role::Outbox;
-
-/// Questions under way at a time: each is a few bytes here and a scan of sums at the backup.
-const ASK_COUNT_MAX: usize = 256;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +71,7 @@ impl Front {
             self.fail_ask(&ask, ResultCode::Unavailable, "this front is ending", out);
             return;
         }
-        if self.asks.pending.len() == ASK_COUNT_MAX {
+        if self.asks.pending.len() == FRONT_QUESTION_COUNT_MAX {
             self.fail_ask(&ask, ResultCode::Busy, "too many questions", out);
             return;
         }

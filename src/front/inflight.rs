@@ -11,8 +11,8 @@ use super::pool::{Key, Pool};
 use super::target::Target;
 use crate::canary::{self, Bug};
 use crate::clock::Tick;
-use crate::limits::RETRY_MS;
-use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_usize};
+use crate::limits::{FRONT_ANSWER_COUNT_MAX, FRONT_OPERATION_MEMORY_SIZE_MAX, RETRY_MS};
+use crate::model::{OPERATION_SIZE, Receipt, ResultCode, RingEpoch, to_u64, to_usize};
 use crate::protocol::ReceiptsWriter;
 use crate::role::Outbox;
 
@@ -20,10 +20,6 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// No cell, at the ends of the lists.
 pub(super) const NONE: u32 = u32::MAX;
-
-/// Answers that are gathered before they are written out within a turn: what joins them per
-/// batch must not grow with the size of the turn.
-const ANSWER_COUNT_MAX: usize = 65_536;
 
 /// The retry pause doubles this often at most: 160 ms. Longer would add latency to a node's
 /// return, shorter would make a front beat on a node that is busy.
@@ -66,11 +62,22 @@ impl Op {
         crate::model::Operation::user_of(&self.bytes)
     }
 
+    /// What its end needs of it, without its bytes.
+    fn ended(&self) -> Ended {
+        Ended {
+            batch: self.batch,
+            target: self.target,
+            index: self.index,
+            stage: self.stage,
+            code_at_deadline: self.code_at_deadline(),
+        }
+    }
+
     /// What to say when time is up. A change of which a copy has no answer may be done or not.
     fn code_at_deadline(&self) -> ResultCode {
         if !self.is_change {
             ResultCode::Unavailable
-        } else if (self.unanswered || self.stage == Stage::Sent)
+        } else if (self.unanswered || matches!(self.stage, Stage::Sent))
             && !canary::on(Bug::FrontForgetsDoubt)
         {
             ResultCode::Unknown
@@ -78,6 +85,16 @@ impl Op {
             self.not_now
         }
     }
+}
+
+/// What is left of an operation that was taken out of its cell.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    batch: u32,
+    target: Option<u16>,
+    index: u16,
+    stage: Stage,
+    code_at_deadline: ResultCode,
 }
 
 /// The operations of one request frame that have no answer yet.
@@ -109,6 +126,10 @@ struct Answer {
     receipt: Receipt,
     next: u32,
 }
+
+/// In tables that double, with the neighbours of their cells and their keys in frames.
+const OP_MEMORY_SIZE: usize = 2 * (size_of::<Op>() + size_of::<Batch>() + 8 * size_of::<Key>());
+const _: () = assert!(to_u64(OP_MEMORY_SIZE) <= FRONT_OPERATION_MEMORY_SIZE_MAX);
 
 /// An operation as it arrives.
 #[derive(Clone, Copy, Debug)]
@@ -249,20 +270,22 @@ impl Flight {
     }
 
     /// Takes an operation out of its cell and its batch. Its load is the caller's to settle.
-    fn take(&mut self, index: u32) -> Op {
-        let op = self.ops.remove_at(index);
-        if op.previous != NONE {
-            self.ops.at_mut(op.previous).next = op.next;
+    fn take(&mut self, index: u32) -> Ended {
+        let op = self.ops.at(index);
+        let (previous, next, op) = (op.previous, op.next, op.ended());
+        self.ops.drop_at(index);
+        if previous != NONE {
+            self.ops.at_mut(previous).next = next;
         }
-        if op.next != NONE {
-            self.ops.at_mut(op.next).previous = op.previous;
+        if next != NONE {
+            self.ops.at_mut(next).previous = previous;
         }
         let batch = self.batches.at_mut(op.batch);
         if batch.first == index {
-            batch.first = op.next;
+            batch.first = next;
         }
         if batch.last == index {
-            batch.last = op.previous;
+            batch.last = previous;
         }
         batch.open_count -= 1;
         if op.stage == Stage::Waiting {
@@ -296,7 +319,7 @@ impl Flight {
             } else {
                 self.drop_load(op.target);
             }
-            self.answer(batch, Receipt::bare(op.index, op.code_at_deadline()));
+            self.answer(batch, Receipt::bare(op.index, op.code_at_deadline));
         }
     }
 
@@ -325,7 +348,7 @@ impl Flight {
 
     /// Are there so many answers that they should be written before the turn ends?
     pub(super) fn is_answer_list_full(&self) -> bool {
-        ANSWER_COUNT_MAX <= self.answers.len()
+        FRONT_ANSWER_COUNT_MAX <= self.answers.len()
     }
 
     #[cfg(debug_assertions)]

@@ -10,16 +10,15 @@ use std::net::SocketAddr;
 use super::clients::{common_version, hello_mismatch};
 use super::{Front, NEVER, Peer, say};
 use crate::clock::{Now, Tick};
-use crate::limits::{LINK_FRAME_SIZE_MAX, LINK_PING_MS, LINK_SILENCE_MS_MAX, REDIAL_MS};
+use crate::limits::{
+    LINK_FRAME_SIZE_MAX, LINK_PING_MS, LINK_SILENCE_MS_MAX, REDIAL_MS, REDIAL_MS_MAX,
+};
 use crate::model::NodeId;
 use crate::protocol::{
     Frame, FrameKind, Header, Hello, Message, PeerRole, RefusalCode, Refused, VERSION_MAX,
     VERSION_MIN, Welcome,
 };
 use crate::role::{CloseReason, DialId, Effect, Level, Outbox, PeerId};
-
-/// Longest pause between two dials: a part that came back is found within a second.
-const REDIAL_MS_MAX: u64 = 1_000;
 
 /// What a link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,8 @@ mod balancer;
 mod clients;
 mod control;
 mod deadlines;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inflight;
 mod links;
 mod pool;
@@ -30,8 +32,8 @@ use std::net::SocketAddr;
 
 use crate::clock::{Now, Tick};
 use crate::limits;
-use crate::model::{ClusterId, Incarnation, Map, RingEpoch, Set, new_map, new_set};
-use crate::role::{Effect, ExitCode, Input, Level, Link, Outbox, PeerId, Role};
+use crate::model::{ClusterId, Incarnation, Map, RingEpoch, Set, new_map, new_set, to_u64};
+use crate::role::{Effect, ExitCode, Input, Level, Link, MemoryPlan, Outbox, PeerId, Role};
 
 pub use balancer::Strategy;
 
@@ -166,6 +168,23 @@ pub struct Front {
     held_users: Set<u128>,
     sweep: Vec<u32>,
 }
+
+/// The most memory that a front may use.
+#[must_use]
+pub fn memory_plan(limits_of_front: &FrontLimits) -> MemoryPlan {
+    let count = u64::from(limits_of_front.bounded().operation_count_max);
+    let answers = to_u64(limits::FRONT_ANSWER_COUNT_MAX) * FRONT_ANSWER_SIZE;
+    MemoryPlan::of_loop()
+        .part("clients", 2 * u64::from(limits::CLIENT_BUFFERS_SIZE_MAX))
+        .part(
+            "operations",
+            count * limits::FRONT_OPERATION_MEMORY_SIZE_MAX + answers,
+        )
+        .each_link()
+}
+
+/// Bytes of an answer that is gathered, in a table that doubles.
+const FRONT_ANSWER_SIZE: u64 = 2 * 64;
 
 /// A turn that comes so late after the last one, while there is a timer for every ping, means
 /// that this process slept.

@@ -134,6 +134,14 @@ impl<T> Pool<T> {
         value
     }
 
+    /// Drops the value in a cell that holds one, where it is; panics else.
+    pub(super) fn drop_at(&mut self, index: u32) {
+        let cell = &mut self.cells[to_usize(u64::from(index))];
+        assert!(cell.value.is_some(), "the cell holds a value");
+        cell.value = None;
+        self.free.push(index);
+    }
+
     /// The cells that hold a value, in order.
     pub(super) fn indexes(&self) -> impl Iterator<Item = u32> {
         (0_u32..)
@@ -167,6 +175,9 @@ mod tests {
         let keys = [1, 2, 3].map(|value| pool.insert(value));
         pool.remove_at(keys[1].index());
         assert_eq!(pool.count(), 2);
+        pool.drop_at(keys[0].index());
+        assert_eq!((pool.count(), pool.get(keys[0])), (1, None));
+        pool.insert(1);
         assert_eq!(pool.indexes().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(pool.get(Key::from_number(u64::MAX)), None);
     }

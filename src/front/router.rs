@@ -11,7 +11,7 @@ use super::clients::Origin;
 use super::inflight::{Arrival, NONE, Stage};
 use super::links::{Breach, LinkState, Purpose};
 use super::pool::Key;
-use super::target::NotAsked;
+use super::target::{NotAsked, TOUCH_COUNT, TOUCH_COUNT_MIN};
 use crate::clock::Tick;
 use crate::limits::FRONT_NODE_SHARE_DIVISOR;
 use crate::model::{
@@ -235,7 +235,10 @@ impl Front {
         out: &mut Outbox,
     ) -> Result<(), Breach> {
         let frame = Key::from_number(header.request);
-        for receipt in receipts.iter() {
+        for (place, receipt) in receipts.iter().enumerate() {
+            if place.is_multiple_of(TOUCH_COUNT) && TOUCH_COUNT_MIN <= receipts.len() - place {
+                self.flight.touch_asked(link, frame, place);
+            }
             let receipt = receipt.map_err(|error| Breach::malformed(error.to_string()))?;
             let taken = self.flight.take_answered(link, frame, receipt.index);
             let Some(op) = taken.map_err(|NotAsked| not_asked(header.request, receipt.index))?

@@ -86,8 +86,23 @@ impl Front {
             ring_key: table.ring_key,
             owners,
         });
+        self.unqueue_foreign();
         self.is_sweep_due = true;
         Ok(())
+    }
+
+    /// A node whose frames in flight are at their bound has a queue: what is not its own any more
+    /// must not be sent to it under the new epoch.
+    fn unqueue_foreign(&mut self) {
+        let Some(routing) = &self.routing else { return };
+        for (index, link) in (0_u16..).zip(&self.links) {
+            if matches!(link.purpose, Purpose::Node(_)) {
+                self.flight.unqueue(index, |user| {
+                    let user = UserId::new(user).expect("checked when it was admitted");
+                    routing.owner(user) == Some(index)
+                });
+            }
+        }
     }
 
     /// Brings the links in line with the members. The link of each node, by its number.

@@ -5,22 +5,26 @@
 //! the deadline of each is kept. All operations of one user of one batch are in one frame.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 
-use super::inflight::{Flight, Stage};
+use super::inflight::{Flight, Op, Stage};
 use super::links::Purpose;
 use super::pool::{Key, Pool};
 use crate::clock::Tick;
-use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX};
+use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX, FRONT_SPARE_LIST_COUNT_MAX};
 use crate::model::{RingEpoch, to_usize};
 use crate::protocol::RequestWriter;
 use crate::role::{Outbox, PeerId};
 
-/// Lists of frames kept for the next ones: enough for a node's round trip at many turns.
-const SPARE_COUNT_MAX: usize = 256;
-
 /// A list with room for this many more than four times what is needed is not taken: small frames
 /// that stay unanswered for long must not sit on the memory of large ones.
 const SPARE_ROOM: usize = 64;
+
+/// Operations whose cells are read ahead at a time.
+pub(super) const TOUCH_COUNT: usize = 32;
+
+/// Fewer are not worth it.
+pub(super) const TOUCH_COUNT_MIN: usize = 4;
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -193,6 +197,18 @@ impl Flight {
         Ok(None)
     }
 
+    /// Reads ahead: the cells of the operations from `index` on in a frame, all at once, instead of
+    /// waiting for memory at each of them. A hint: whatever is there or not, nothing changes.
+    pub(super) fn touch_asked(&self, target: u16, frame: Key, index: usize) {
+        let frames = &self.targets[usize::from(target)].frames;
+        let Some(sent) = frames.get(frame) else {
+            return;
+        };
+        let keys = sent.refs.iter().skip(index).take(TOUCH_COUNT);
+        let batches = keys.filter_map(|key| self.ops.get(*key).map(|op| op.batch));
+        black_box(batches.fold(0, u32::wrapping_add));
+    }
+
     /// The operation that rows in a frame belong to; `None` if it was ended at its deadline.
     pub(super) fn asked(
         &self,
@@ -207,6 +223,21 @@ impl Flight {
             return Err(NotAsked);
         }
         Ok(self.ops.get(key).map(|_| key.index()))
+    }
+
+    /// What is queued for a target that does not own its user waits, and goes to the owner.
+    pub(super) fn unqueue(&mut self, target: u16, is_owned: impl Fn(u128) -> bool) {
+        let queue = std::mem::take(&mut self.targets[usize::from(target)].queue);
+        let mut kept = VecDeque::with_capacity(queue.len());
+        for key in queue {
+            let user = self.ops.get(key).map(Op::user);
+            match user {
+                Some(user) if !is_owned(user) => self.hold_back(key.index()),
+                Some(_) => kept.push_back(key),
+                None => (),
+            }
+        }
+        self.targets[usize::from(target)].queue = kept;
     }
 
     /// Takes no requests by this target from now on; what is only queued waits.
@@ -250,7 +281,7 @@ impl Flight {
     }
 
     fn keep_spare(&mut self, mut refs: Vec<Key>) {
-        if self.spare_refs.len() < SPARE_COUNT_MAX {
+        if self.spare_refs.len() < FRONT_SPARE_LIST_COUNT_MAX {
             refs.clear();
             self.spare_refs.push(refs);
         }

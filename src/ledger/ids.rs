@@ -12,16 +12,13 @@ use super::chunks::Chunks;
 use super::digest::record_hash;
 use super::directory::{Directory, goes_to_new};
 use crate::canary::{self, Bug};
+use crate::limits::ID_ROW_COUNT_MAX;
 use crate::model::{Place, to_u64};
 
 const ROW_MS_SHIFT: u32 = 13;
 
 /// Width of a row in ms of the ids' own time.
 pub const ID_ROW_MS: u64 = 1 << ROW_MS_SHIFT;
-
-/// Rows at a time. 24 hours and what may lie ahead need 10,600; more are possible only as long
-/// as a new log has no horizon.
-const ROW_COUNT_MAX: u64 = 1 << 14;
 
 /// Bytes of an id record in a checkpoint: row number, fingerprint, place.
 pub const ID_RECORD_SIZE: usize = 24;
@@ -229,7 +226,7 @@ impl Ids {
 
     /// Is there room for a row, as far as rows go?
     pub(super) fn has_room(&self, row: u64) -> bool {
-        to_u64(self.rows.len()) < ROW_COUNT_MAX || self.rows.contains_key(&row)
+        to_u64(self.rows.len()) < ID_ROW_COUNT_MAX || self.rows.contains_key(&row)
     }
 
     /// Places of all ids of `row` with this fingerprint.
@@ -247,6 +244,13 @@ impl Ids {
             at = behind(at);
         }
         found
+    }
+
+    /// Reads ahead where an id with this fingerprint is or would be.
+    #[inline]
+    pub(super) fn touch(&self, row: u64, fingerprint: u64) -> u64 {
+        self.page(row, fingerprint)
+            .map_or(0, |page| page.0[home(fingerprint)].fingerprint)
     }
 
     /// Remembers an id.
@@ -447,6 +451,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::limits::{ID_MEMORY_SIZE_MAX, ID_ROW_MEMORY_SIZE_MAX};
     use crate::model::{LogNumber, Random};
 
     fn item(row: u64, fingerprint: u64, offset: u64) -> IdItem {
@@ -497,6 +502,23 @@ mod tests {
             ids.pages.count() <= page_count + page_count / 8,
             "pages are used again"
         );
+    }
+
+    #[test]
+    fn an_id_takes_at_most_40_bytes_and_a_row_2_kib() {
+        assert_eq!((ID_MEMORY_SIZE_MAX, ID_ROW_MEMORY_SIZE_MAX), (40, 2_048));
+        let mut random = Random::new(8);
+        let mut ids = Ids::new();
+        let empty_size = ids.memory_size();
+        for count in 1..=200_000_u64 {
+            ids.insert(item(count % 7, random.u64() | 1, count));
+            if count.is_multiple_of(1 << 10) {
+                let size = ids.memory_size() - empty_size;
+                // Chunks of pages and of their states are reserved whole.
+                let size_max = count * ID_MEMORY_SIZE_MAX + 7 * ID_ROW_MEMORY_SIZE_MAX + (2 << 20);
+                assert!(size <= size_max, "{count} ids take {size} bytes");
+            }
+        }
     }
 
     #[test]

@@ -37,6 +37,8 @@ struct PageState {
 #[derive(Debug)]
 pub(super) struct Index {
     partitions: Vec<Directory>,
+    /// Bytes of all directories, kept up to date: asked for far more often than it changes.
+    directories_size: u64,
     pages: Chunks<Page, 6>,
     states: Chunks<PageState, 10>,
 }
@@ -107,6 +109,7 @@ impl Index {
         partitions.resize_with(1 << PARTITION_BITS, Directory::default);
         Self {
             partitions,
+            directories_size: 0,
             pages: Chunks::new(),
             states: Chunks::new(),
         }
@@ -160,9 +163,8 @@ impl Index {
 
     /// Bytes reserved.
     pub(super) fn memory_size(&self) -> u64 {
-        let directories: u64 = self.partitions.iter().map(Directory::memory_size).sum();
         to_u64(self.partitions.capacity() * size_of::<Directory>())
-            + directories
+            + self.directories_size
             + self.pages.memory_size()
             + self.states.memory_size()
     }
@@ -176,8 +178,9 @@ impl Index {
             return page;
         }
         let page = self.page_new(0);
-        self.partitions[(tag >> (32 - PARTITION_BITS)) as usize] =
-            Directory::of_page(page, Vec::new());
+        let directory = Directory::of_page(page, Vec::new());
+        self.directories_size += directory.memory_size();
+        self.partitions[(tag >> (32 - PARTITION_BITS)) as usize] = directory;
         page
     }
 
@@ -217,7 +220,9 @@ impl Index {
         self.states.get_mut(page_new).item_count = moved_count;
         let key = tag << PARTITION_BITS;
         let partition = &mut self.partitions[(tag >> (32 - PARTITION_BITS)) as usize];
+        let size_before = partition.memory_size();
         partition.split(key, u32::from(depth), page_new);
+        self.directories_size += partition.memory_size() - size_before;
         if goes_to_new(key, u32::from(depth)) {
             page_new
         } else {
@@ -263,5 +268,7 @@ mod tests {
             }
         }
         assert!(50_000 < naive.len());
+        let directories = index.partitions.iter().map(Directory::memory_size);
+        assert_eq!(index.directories_size, directories.sum::<u64>());
     }
 }

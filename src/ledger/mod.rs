@@ -10,6 +10,8 @@ mod chunks;
 mod digest;
 mod directory;
 pub mod fold;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod index;
 mod load;
@@ -21,7 +23,9 @@ mod supply;
 mod table;
 #[cfg(test)]
 mod tests;
+mod touch;
 
+use std::cell::Cell;
 use std::fmt;
 
 pub use ids::{Candidates, ID_RECORD_SIZE, ID_ROW_MS};
@@ -29,6 +33,7 @@ pub use load::{LoadError, record_size};
 pub use meta::META_RECORD_SIZE;
 pub use record::ACCOUNT_RECORD_SIZE;
 pub use supply::{SUPPLY_RECORD_SIZE, Supply, SupplyBroken};
+pub use touch::{Ahead, TOUCH_COUNT};
 
 use digest::{Digests, record_hash};
 use ids::{IdItem, Ids, row_of, row_start_ms};
@@ -123,6 +128,27 @@ pub struct Ledger {
     ids: Ids,
     meta: Meta,
     loading: Loading,
+    prints: Prints,
+}
+
+/// Fingerprints that are kept from one question about an id to the next.
+const PRINT_COUNT: usize = 2 * TOUCH_COUNT;
+
+/// The fingerprint of an id: a hash that is worth keeping between its look-ups.
+#[derive(Clone, Copy)]
+struct Print {
+    user: UserId,
+    id: OperationId,
+    fingerprint: u64,
+}
+
+/// Fingerprints of late, by the low bits of their ids.
+struct Prints([Cell<Option<Print>>; PRINT_COUNT]);
+
+impl Default for Prints {
+    fn default() -> Self {
+        Self([const { Cell::new(None) }; PRINT_COUNT])
+    }
 }
 
 /// What the one look-up of an operation's account found.
@@ -176,6 +202,7 @@ impl Ledger {
             ids: Ids::new(),
             meta: Meta::new(),
             loading: Loading::default(),
+            prints: Prints::default(),
         }
     }
 
@@ -187,7 +214,7 @@ impl Ledger {
         if id.time_ms() < self.meta.horizon_ms && !canary::on(Bug::IgnoredHorizon) {
             return Seen::TooOld;
         }
-        let fingerprint = id_fingerprint(self.ring_key, user, id);
+        let fingerprint = self.fingerprint(user, id);
         let candidates = self.ids.find(row_of(id.time_ms()), fingerprint);
         if candidates.is_overflow() {
             // That none of the first few is the id would prove nothing.
@@ -304,6 +331,12 @@ impl Ledger {
         numbers.next().is_some()
     }
 
+    /// Does the user have any account?
+    #[must_use]
+    pub fn has_accounts(&self, user: UserId) -> bool {
+        self.table.numbers_of(user, 0).next().is_some()
+    }
+
     /// The horizon that is due, if it is above the present one: log it as [`Entry::Horizon`].
     ///
     /// Ids are forgotten after 24 hours, or sooner when seven eighths of the table are used, but
@@ -367,6 +400,12 @@ impl Ledger {
     #[must_use]
     pub const fn epoch_mark(&self) -> Option<EpochMark> {
         self.meta.mark
+    }
+
+    /// The slot of a user.
+    #[must_use]
+    pub fn slot_of(&self, user: UserId) -> Slot {
+        user_slot(self.ring_key, user)
     }
 
     /// Did this log activate the slot?
@@ -435,6 +474,24 @@ impl Ledger {
         Hit { found, account }
     }
 
+    /// The fingerprint of an id, which is asked for several times in a row.
+    fn fingerprint(&self, user: UserId, id: OperationId) -> u64 {
+        let kept = &self.prints.0[bits::low_half(bits::low_word(id.get())) as usize % PRINT_COUNT];
+        if let Some(print) = kept.get()
+            && print.user == user
+            && print.id == id
+        {
+            return print.fingerprint;
+        }
+        let fingerprint = id_fingerprint(self.ring_key, user, id);
+        kept.set(Some(Print {
+            user,
+            id,
+            fingerprint,
+        }));
+        fingerprint
+    }
+
     fn may_open(&self, user: UserId, currency: u32) -> bool {
         self.table.count() < ACCOUNT_COUNT_MAX
             && self.supplies.has_room(currency)
@@ -480,7 +537,7 @@ impl Ledger {
         self.loading.end();
         self.meta.progress = next;
         if self.keep_ids {
-            let fingerprint = id_fingerprint(self.ring_key, user, id);
+            let fingerprint = self.fingerprint(user, id);
             let row = row_of(id.time_ms());
             self.ids.insert(IdItem {
                 row,

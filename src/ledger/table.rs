@@ -12,15 +12,12 @@ use super::bits::{high_word, low_word, stream};
 use super::chunks::Chunks;
 use super::index::{Index, tag_of};
 use super::record::{AccountKey, AccountRecord};
-use crate::limits::{ACCOUNT_COUNT_MAX, CURRENCIES_PER_USER_MAX};
+use crate::limits::{ACCOUNT_COUNT_MAX, CLOSED_COUNT_KEPT, CURRENCIES_PER_USER_MAX};
 use crate::model::{AccountSettings, Place, Slot, UserId};
 
 /// No line, no side record.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 const _: () = assert!(ACCOUNT_COUNT_MAX < NONE);
-
-/// Lines of closed accounts that are kept before the oldest is used for another account.
-const CLOSED_COUNT_KEPT: u32 = 1 << 16;
 
 const MARK_FROZEN: u16 = 1;
 const MARK_CLOSED: u16 = 2;
@@ -64,6 +61,23 @@ pub(super) enum Found {
     Closed(u32),
     /// Never heard of, or forgotten.
     Missing,
+}
+
+/// How far the look-up of an account, done ahead, has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyTag {
+    tag: u32,
+    /// The line that the account probably has; `NONE` = not known.
+    pub(super) number: u32,
+}
+
+impl Default for KeyTag {
+    fn default() -> Self {
+        Self {
+            tag: 0,
+            number: NONE,
+        }
+    }
 }
 
 /// All accounts.
@@ -137,6 +151,37 @@ impl Table {
             Some(number) => Found::Open(number),
             None => Found::Missing,
         }
+    }
+
+    /// Begins to look an account up ahead.
+    #[inline]
+    pub(super) fn key_tag(&self, user: UserId, currency: u32) -> KeyTag {
+        KeyTag {
+            tag: self.account_tag(user, currency),
+            number: NONE,
+        }
+    }
+
+    /// Reads the index of one.
+    #[inline]
+    pub(super) fn touch_index(&self, key: &mut KeyTag) {
+        key.number = self.by_account.find(key.tag, |_| true).unwrap_or(NONE);
+    }
+
+    /// Reads the line of one.
+    #[inline]
+    pub(super) fn touch_line(&self, key: KeyTag) -> u64 {
+        if key.number == NONE {
+            0
+        } else {
+            self.lines.get(key.number).version
+        }
+    }
+
+    /// The slot of the account in a line.
+    #[inline]
+    pub(super) fn slot(&self, number: u32) -> Slot {
+        self.lines.get(number).slot
     }
 
     /// The whole account in a line.
@@ -426,6 +471,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::limits::ACCOUNT_MEMORY_SIZE_MAX;
     use crate::model::{LogNumber, Random};
 
     fn record(random: &mut Random, place: u64) -> AccountRecord {
@@ -517,6 +563,7 @@ mod tests {
 
     #[test]
     fn an_account_takes_at_most_100_bytes() {
+        assert_eq!(ACCOUNT_MEMORY_SIZE_MAX, 100);
         let mut table = Table::new(5);
         let mut random = Random::new(6);
         let empty_size = table.memory_size();
@@ -532,7 +579,8 @@ mod tests {
             table.insert(&record, Found::Missing, None);
             if 400_000 <= count && count.is_multiple_of(1 << 14) {
                 let size = table.memory_size() - empty_size;
-                assert!(size <= 100 * count, "{count} accounts take {size} bytes");
+                let size_max = ACCOUNT_MEMORY_SIZE_MAX * count;
+                assert!(size <= size_max, "{count} accounts take {size} bytes");
             }
         }
     }

@@ -57,7 +57,7 @@ impl Base {
         Ok(Some(base))
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(TERMS_AT + self.terms.len() * TERM_START_SIZE);
         bytes.extend_from_slice(&self.verify.cluster.get().to_le_bytes());
         bytes.extend_from_slice(&self.verify.log.get().to_le_bytes());
@@ -81,7 +81,7 @@ impl Base {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (fixed, terms) = bytes.split_first_chunk::<TERMS_AT>()?;
         let number = |at: usize| Some(u64::from_le_bytes(*fixed.get(at..)?.first_chunk()?));
         let cluster = u128::from_le_bytes(*fixed.first_chunk()?);

@@ -8,6 +8,8 @@ mod base;
 mod block;
 mod checkpoint;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod medium;
 mod mmap;
 mod recovery;

@@ -238,6 +238,14 @@ impl Segment {
             .during(|| format!("reading segment {:016x}", self.number))
     }
 
+    /// As `read`, but from the device even where the system has the bytes in memory.
+    pub(super) fn read_from_device(&self, offset: u64, bytes: &mut [u8]) -> Result<(), LogError> {
+        assert!(self.start() <= offset && offset + to_u64(bytes.len()) <= self.stop());
+        self.file
+            .read_from_device(offset - self.start(), bytes)
+            .during(|| format!("reading segment {:016x} from its device", self.number))
+    }
+
     /// Writes bytes; both offsets are in the log and must lie behind the segment's header.
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         assert!(self.start() + SEGMENT_HEADER_SIZE <= offset);

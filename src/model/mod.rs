@@ -3,6 +3,7 @@
 //! Nothing here does IO, knows the time or draws randomness. The byte layouts of the two records
 //! that travel both on the wire and to the disk (operation and entry) are fixed here once.
 
+mod choices;
 mod code;
 mod entry;
 mod id;
@@ -15,6 +16,8 @@ mod section;
 #[cfg(feature = "daemon")]
 mod slot;
 
+#[doc(hidden)]
+pub use choices::Choices;
 pub use code::{CodeClass, ResultCode};
 pub use entry::{Activation, Change, ENTRY_SIZE, Entry, EntryError, EpochMark, Image, SlotRange};
 pub use id::{

@@ -578,6 +578,16 @@ impl Operation {
         bytes
     }
 
+    /// User, currency and id of an operation record, without checking anything.
+    #[must_use]
+    pub fn keys_of(bytes: &[u8; OPERATION_SIZE]) -> (u128, u32, u128) {
+        (
+            u128_at(bytes, USER_AT),
+            u32_at(bytes, CURRENCY_AT),
+            u128_at(bytes, ID_AT),
+        )
+    }
+
     /// The user of an operation record, without checking the rest. 0 is no user.
     #[must_use]
     pub fn user_of(bytes: &[u8; OPERATION_SIZE]) -> u128 {

@@ -5,15 +5,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
+use crate::clock::Tick;
+use crate::limits;
+use crate::protocol::{Message, RefusalCode, Refused, VERSION_MAX, VERSION_MIN};
+use crate::role::{Level, Link};
 use bytes::BytesMut;
 use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-
-use super::ACCEPT_PAUSE_MS;
-use crate::clock::Tick;
-use crate::protocol::{Message, RefusalCode, Refused, VERSION_MAX, VERSION_MIN};
-use crate::role::{Level, Link};
 
 /// Connections that the system completes before we accept them.
 const BACKLOG: i32 = 1_024;
@@ -24,12 +23,10 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Interval of the system's further questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(4);
 
-/// Time after which bytes that the peer's system does not acknowledge end the connection.
+/// Congestion control within this machine, where there is no network to be careful with: the one
+/// that every system has, and that sets no timer for each write as pacing ones (bbr) do.
 #[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Interval of lines about one listener's troubles.
-const SAY_MS: u64 = 1_000;
+const LOOPBACK_CONGESTION: &[u8] = b"reno";
 
 /// Who comes in through a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +138,7 @@ impl Gate {
         lines: &mut Vec<(Level, String)>,
     ) -> Knock {
         match self.listener.socket.accept() {
-            Ok((stream, _)) if self.count < count_max => match prepare(&stream) {
+            Ok((stream, peer)) if self.count < count_max => match prepare(&stream, peer) {
                 Ok(()) => Knock::Stream(stream),
                 // It is gone already: some systems say so at its first option.
                 Err(error) => {
@@ -171,7 +168,7 @@ impl Gate {
             Err(error) => {
                 self.say(now, lines, &format!("cannot accept error={error}"));
                 self.ready = false;
-                self.retry_at = Some(now.plus_ms(ACCEPT_PAUSE_MS));
+                self.retry_at = Some(now.plus_ms(limits::ACCEPT_PAUSE_MS));
                 if is_out_of_descriptors(&error) {
                     self.turn_away();
                 }
@@ -187,7 +184,7 @@ impl Gate {
             self.spare = open_spare();
             return;
         }
-        for _ in 0..crate::limits::ACCEPTS_PER_TURN_MAX {
+        for _ in 0..limits::ACCEPTS_PER_TURN_MAX {
             match self.listener.socket.accept() {
                 Ok((stream, _)) => refuse_at_once(stream),
                 Err(_nobody_or_still_no_room) => break,
@@ -198,7 +195,10 @@ impl Gate {
 
     /// At most one line per interval: a flood of peers is no flood of lines.
     fn say(&mut self, now: Tick, lines: &mut Vec<(Level, String)>, text: &str) {
-        if self.said_at.is_some_and(|at| now < at.plus_ms(SAY_MS)) {
+        if self
+            .said_at
+            .is_some_and(|at| now < at.plus_ms(limits::LISTENER_SAY_MS))
+        {
             return;
         }
         self.said_at = Some(now);
@@ -208,7 +208,7 @@ impl Gate {
 }
 
 /// Sets what every connection has, accepted or dialled.
-pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn prepare(stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
     let socket = SockRef::from(stream);
     // Whole turns are written at once: there is nothing to wait for.
     socket.set_tcp_nodelay(true)?;
@@ -218,7 +218,12 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
             .with_interval(KEEPALIVE_INTERVAL),
     )?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_user_timeout(Some(Duration::from_millis(limits::WRITE_STALL_MS_MAX)))?;
+    #[cfg(target_os = "linux")]
+    if peer.ip().to_canonical().is_loopback() {
+        // A system may not allow it; then its default goes on, which is right too, only dearer.
+        drop(socket.set_tcp_congestion(LOOPBACK_CONGESTION));
+    }
     Ok(())
 }
 

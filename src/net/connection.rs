@@ -7,9 +7,9 @@ use mio::net::TcpStream;
 use super::deliver::{Delivered, End, Turn};
 use super::intake::{Arrived, Intake, Pool};
 use super::send_queue::{SendQueue, Written};
-use super::{PEER_FRAME_COUNT_MAX, STALL_PROGRESS_SIZE};
 use crate::clock::Tick;
-use crate::model::to_usize;
+use crate::limits::{CONNECTION_SIZE_MAX, TURN_PEER_FRAME_COUNT_MAX, WRITE_PROGRESS_SIZE_MIN};
+use crate::model::{to_u64, to_usize};
 use crate::protocol::RefusalCode;
 use crate::role::{DialId, Link, PeerId};
 
@@ -54,6 +54,10 @@ pub(super) struct Reading {
 
 /// Why a peer is not read from.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "reasons of their own, any of which may hold"
+)]
 pub(super) struct Hold {
     /// The role paused it.
     pub(super) by_role: bool,
@@ -61,6 +65,8 @@ pub(super) struct Hold {
     pub(super) by_queue: bool,
     /// It ends with this turn.
     pub(super) by_ending: bool,
+    /// There is no memory for its next frame.
+    pub(super) by_budget: bool,
 }
 
 /// What is known of the socket's room for bytes of ours.
@@ -129,12 +135,16 @@ pub(super) struct Connection {
     pub(super) intake: Intake,
     pub(super) writing: Writing,
     pub(super) queue: SendQueue,
+    /// What the budget of all clients was told of `intake` and `queue`.
+    pub(super) counted_size: usize,
     pub(super) deadlines: Deadlines,
     /// Its live entry in the timers.
     pub(super) scheduled: Option<Tick>,
     /// It is in the list of those to be served.
     pub(super) listed: bool,
 }
+
+const _: () = assert!(to_u64(size_of::<Connection>()) <= CONNECTION_SIZE_MAX);
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, link: Link, phase: Phase, frame_size_max: u32) -> Self {
@@ -149,6 +159,7 @@ impl Connection {
             intake: Intake::default(),
             writing: Writing::default(),
             queue: SendQueue::default(),
+            counted_size: 0,
             deadlines: Deadlines::default(),
             scheduled: None,
             listed: false,
@@ -169,8 +180,14 @@ impl Connection {
             by_role,
             by_queue,
             by_ending,
+            by_budget,
         } = self.hold;
-        self.is_open() && !by_role && !by_queue && !by_ending
+        self.is_open() && !by_role && !by_queue && !by_ending && !by_budget
+    }
+
+    /// Whether its next byte begins a frame, of a client that is no stranger any more.
+    pub(super) fn begins_frame(&self) -> bool {
+        self.link == Link::Client && self.phase == Phase::Established && self.intake.is_empty()
     }
 
     /// Whether serving it would find something to do.
@@ -323,7 +340,7 @@ impl Connection {
             self.deadlines.stall = None;
             self.writing.progress_size = 0;
         } else if self.deadlines.stall.is_none()
-            || STALL_PROGRESS_SIZE <= self.writing.progress_size
+            || WRITE_PROGRESS_SIZE_MIN <= self.writing.progress_size
         {
             self.deadlines.stall = Some(now.plus_ms(stall_ms_max));
             self.writing.progress_size = 0;
@@ -367,7 +384,7 @@ impl Connection {
         if matches!(self.phase, Phase::Strange) {
             1
         } else {
-            PEER_FRAME_COUNT_MAX
+            TURN_PEER_FRAME_COUNT_MAX
         }
     }
 

@@ -1,11 +1,9 @@
 //! Hands bytes over to the role, frame by frame, within what one turn takes.
 
 use crate::clock::{Now, Tick};
+use crate::limits;
 use crate::protocol::{self, FrameError};
 use crate::role::{Input, Outbox, PeerId, Role};
-
-use super::TURN_SIZE_MAX;
-use crate::limits;
 
 /// The first half of a turn: inputs go to the role until there is no room for more.
 pub(super) struct Turn<'a> {
@@ -45,7 +43,7 @@ impl<'a> Turn<'a> {
             out,
             now,
             inputs_left: limits::INPUTS_PER_TURN_MAX,
-            size_left: TURN_SIZE_MAX,
+            size_left: limits::TURN_FRAME_SIZE_MAX,
         }
     }
 

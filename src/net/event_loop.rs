@@ -6,35 +6,55 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::alarm::Alarm;
 use super::connection::Ending;
 use super::deliver::Turn;
 use super::lanes::{LaneThreads, Report};
 use super::peers::peer_of;
 use super::signals::SignalSource;
 use super::sockets::Sockets;
-use super::{EXIT_FLUSH_MS_MAX, LANES_END_MS_MAX, Limits, Setup, Signals};
+use super::{Limits, Setup, Signals};
 use crate::clock::{Clock, Now, Tick};
+use crate::limits::{
+    DESCRIPTOR_RESERVE_COUNT, EVENT_COUNT_MAX, EXIT_FLUSH_MS_MAX, LANES_END_MS_MAX,
+    LISTENER_COUNT_MAX,
+};
 use crate::model::to_u64;
 use crate::role::{Effect, ExitCode, Input, Level, Outbox, Role};
 
 const BELL: Token = Token(usize::MAX);
 const SIGNAL: Token = Token(usize::MAX - 1);
-const GATE_LAST: usize = usize::MAX - 2;
+const ALARM: Token = Token(usize::MAX - 2);
+const GATE_LAST: usize = usize::MAX - 3;
 
-/// Listeners of one loop at most.
-const GATE_COUNT_MAX: usize = 16;
+/// Longer delays are left to the poll's own timeout, which costs no system call: the last stretch
+/// is what has to be exact.
+const ALARM_DELAY_MAX: Duration = Duration::from_millis(2);
 
-/// Events taken at a time.
-const EVENT_COUNT_MAX: usize = 1_024;
-
-/// Descriptors that are not for peers: files of the disk, dialled links, listeners.
-const DESCRIPTOR_RESERVE: u64 = 128;
+/// What the poll's own timeout is exact to.
+const POLL_GRAIN: Duration = Duration::from_millis(1);
 
 /// Runs `role` until it asks for the end of the process, and returns how it ends.
 ///
 /// If the system does not give what a loop needs, that is said and the process ends as after
 /// damage: there is nothing that a role could do about it.
 pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
+    run_with(role, setup, Timing::Coarse)
+}
+
+/// The same with deadlines kept to the microsecond instead of the millisecond, at the price of one
+/// more system call per sleep: for a load generator that sends by a schedule.
+pub fn run_precise(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
+    run_with(role, setup, Timing::Precise)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timing {
+    Coarse,
+    Precise,
+}
+
+fn run_with(role: &mut impl Role, setup: Setup<'_>, timing: Timing) -> ExitCode {
     let Setup {
         listeners,
         lanes,
@@ -44,7 +64,10 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
         mut say,
         on_ready,
     } = setup;
-    assert!(listeners.len() <= GATE_COUNT_MAX, "tokens are set aside");
+    assert!(
+        listeners.len() <= LISTENER_COUNT_MAX,
+        "tokens are set aside"
+    );
     let limits = limits_for_descriptors(limits.bounded(), to_u64(listeners.len()), &mut say);
     let result = (|| {
         let poll = Poll::new()?;
@@ -53,6 +76,10 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
         let signals = match signals {
             Signals::Handled => Some(SignalSource::new(&registry, SIGNAL)?),
             Signals::Ignored => None,
+        };
+        let alarm = match timing {
+            Timing::Coarse => None,
+            Timing::Precise => Some(Alarm::new(&registry, ALARM)?),
         };
         let sockets = Sockets::new(registry, limits, listeners, gate_token)?;
         let event_loop = EventLoop {
@@ -63,6 +90,7 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> ExitCode {
             sockets,
             lanes: LaneThreads::new(lanes, waker),
             signals,
+            alarm,
             clock,
             say: &mut say,
             on_ready,
@@ -84,6 +112,8 @@ struct EventLoop<'a> {
     sockets: Sockets,
     lanes: LaneThreads,
     signals: Option<SignalSource>,
+    /// In place of the poll's own timeout, where that would be too coarse.
+    alarm: Option<Alarm>,
     clock: Clock,
     say: &'a mut dyn FnMut(Level, &str),
     on_ready: Box<dyn FnMut() + 'a>,
@@ -118,14 +148,23 @@ impl EventLoop<'_> {
             let next = due.into_iter().flatten().min();
             next.map(|tick| Duration::from_nanos(tick.since(self.clock.now().tick)))
         };
+        let timeout = match (&self.alarm, timeout) {
+            (Some(alarm), Some(delay)) if !delay.is_zero() && delay < ALARM_DELAY_MAX => {
+                alarm.set(delay)?;
+                None
+            }
+            // The poll rounds up to whole milliseconds: wakes too early, never too late.
+            (Some(_), Some(delay)) => Some(delay.saturating_sub(POLL_GRAIN)),
+            (Some(_) | None, timeout) => timeout,
+        };
         poll_once(&mut self.poll, &mut self.events, timeout)
     }
 
     fn note_events(&mut self, now: Tick) {
         for event in &self.events {
             match event.token() {
-                // Replies are looked for in every turn.
-                BELL => (),
+                // Replies are looked for in every turn, and so is what is due.
+                BELL | ALARM => (),
                 SIGNAL => {
                     if self.signals.as_mut().is_some_and(SignalSource::take) {
                         self.sockets.notices.push_back(Input::Stop);
@@ -272,7 +311,7 @@ const fn gate_token(index: usize) -> Token {
 
 fn gate_index(token: Token) -> Option<usize> {
     let index = GATE_LAST.checked_sub(token.0)?;
-    (index < GATE_COUNT_MAX).then_some(index)
+    (index < LISTENER_COUNT_MAX).then_some(index)
 }
 
 /// Raises the process's limit of descriptors as far as it may, and lowers that of connections to
@@ -285,7 +324,7 @@ fn limits_for_descriptors(
     if gate_count == 0 {
         return limits;
     }
-    let wanted = gate_count * u64::from(limits.connection_count_max) + DESCRIPTOR_RESERVE;
+    let wanted = gate_count * u64::from(limits.connection_count_max) + DESCRIPTOR_RESERVE_COUNT;
     let limit = getrlimit(Resource::Nofile);
     let allowed = limit.maximum.unwrap_or(u64::MAX).min(wanted);
     let mut current = limit.current.unwrap_or(u64::MAX);
@@ -305,7 +344,7 @@ fn limits_for_descriptors(
     if wanted <= current {
         return limits;
     }
-    let count = (current.saturating_sub(DESCRIPTOR_RESERVE) / gate_count).max(1);
+    let count = (current.saturating_sub(DESCRIPTOR_RESERVE_COUNT) / gate_count).max(1);
     let connection_count_max = u32::try_from(count).unwrap_or(u32::MAX);
     let text =
         format!("fewer connections than wanted max={connection_count_max} descriptors={current}");

@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSliceMut, Read};
 
+use crate::limits::{INTAKE_KEPT_COUNT_MAX, INTAKE_KEPT_SIZE_MAX};
 use crate::model::to_usize;
 
 /// Bytes of a frame's beginning up to which it is copied in front of the next read.
@@ -13,12 +14,6 @@ const COPY_SIZE_MAX: usize = 16 << 10;
 
 /// Smallest buffer.
 const BUFFER_SIZE_MIN: usize = 1 << 10;
-
-/// Buffers kept for the next connection that needs one.
-const POOL_COUNT_MAX: usize = 64;
-
-/// Largest buffer that is kept.
-const POOL_BUFFER_SIZE_MAX: usize = 1 << 20;
 
 /// Spare buffers of all connections; each is initialised to its full length.
 #[derive(Debug, Default)]
@@ -29,8 +24,8 @@ pub(super) struct Pool {
 impl Pool {
     fn give_back(&mut self, buffer: Vec<u8>) {
         if !buffer.is_empty()
-            && buffer.len() <= POOL_BUFFER_SIZE_MAX
-            && self.spare.len() < POOL_COUNT_MAX
+            && buffer.len() <= INTAKE_KEPT_SIZE_MAX
+            && self.spare.len() < INTAKE_KEPT_COUNT_MAX
         {
             self.spare.push(buffer);
         }
@@ -62,6 +57,11 @@ impl Intake {
     /// What is there.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
+    }
+
+    /// Bytes of memory.
+    pub(super) const fn memory_size(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Whether nothing is there.

@@ -4,6 +4,8 @@
 //! nothing of what frames mean beyond the refusals that it sends itself.
 
 mod accept;
+mod alarm;
+mod budget;
 mod connection;
 mod deliver;
 mod event_loop;
@@ -27,34 +29,7 @@ use crate::limits;
 use crate::role::{Lanes, Level};
 
 pub use accept::{Listener, ListenerKind, needs_insecure};
-pub use event_loop::run;
-
-/// Time that a dial may take.
-const DIAL_MS_MAX: u64 = 3_000;
-
-/// Time in which what is queued at the end of the process must be taken.
-const EXIT_FLUSH_MS_MAX: u64 = 1_000;
-
-/// Time that a refused peer has to read why and to close its side.
-const LINGER_MS_MAX: u64 = 1_000;
-
-/// Time in which the disk threads must finish at the end of the process.
-const LANES_END_MS_MAX: u64 = 5_000;
-
-/// Pause of a listener that could not accept for want of descriptors or memory.
-const ACCEPT_PAUSE_MS: u64 = 50;
-
-/// Bytes taken with one read at most: one system call takes many frames.
-const SCRATCH_SIZE: usize = 256 << 10;
-
-/// Bytes of frames handed to a role before its turn ends: a turn stays short whatever frames hold.
-const TURN_SIZE_MAX: usize = 2 << 20;
-
-/// Frames of one peer before the next ready one has its turn.
-const PEER_FRAME_COUNT_MAX: u32 = 128;
-
-/// Bytes that a peer must take within the write stall limit to count as taking.
-const STALL_PROGRESS_SIZE: usize = 64 << 10;
+pub use event_loop::{run, run_precise};
 
 /// What a loop allows its peers. Settable downwards from [`Limits::standard`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +46,9 @@ pub struct Limits {
     pub client_queue_size_high: u32,
     /// Bytes queued for a client at which it is read from again.
     pub client_queue_size_low: u32,
+    /// Bytes that all clients together may make the loop keep before none of them begins another
+    /// frame; above twice as many, whoever needs more is sent away.
+    pub client_buffers_size_max: u32,
     /// Bytes queued for any peer above which its connection is closed.
     pub queue_size_max: u32,
 }
@@ -86,6 +64,7 @@ impl Limits {
             write_stall_ms_max: limits::WRITE_STALL_MS_MAX,
             client_queue_size_high: limits::CLIENT_QUEUE_SIZE_HIGH,
             client_queue_size_low: limits::CLIENT_QUEUE_SIZE_LOW,
+            client_buffers_size_max: limits::CLIENT_BUFFERS_SIZE_MAX,
             queue_size_max: limits::LINK_QUEUE_SIZE_MAX,
         }
     }
@@ -106,6 +85,9 @@ impl Limits {
                 .client_queue_size_low
                 .min(standard.client_queue_size_low)
                 .min(high),
+            client_buffers_size_max: self
+                .client_buffers_size_max
+                .min(standard.client_buffers_size_max),
             queue_size_max: self.queue_size_max.min(standard.queue_size_max),
         }
     }

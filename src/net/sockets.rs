@@ -13,20 +13,19 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::Limits;
 use super::accept::{Gate, Knock, Listener, prepare, write_refusal};
+use super::budget::{Budget, Verdict};
 use super::connection::{Connection, Ending, Next, Overdue, Phase};
 use super::deliver::Turn;
 use super::intake::Pool;
 use super::peers::{Peers, token};
 use super::timers::Timers;
-use super::{DIAL_MS_MAX, LINGER_MS_MAX, Limits, SCRATCH_SIZE};
 use crate::clock::Tick;
 use crate::limits;
+use crate::model::to_usize;
 use crate::protocol::RefusalCode;
 use crate::role::{CloseReason, DialId, Input, Level, Link, PeerId};
-
-/// Lateness up to which a peer is forgiven if bytes of it wait to be read: the loop was busy.
-const GRACE_MS: u64 = 1_000;
 
 /// See the module.
 pub(super) struct Sockets {
@@ -47,6 +46,7 @@ pub(super) struct Sockets {
     pub(super) notices: VecDeque<Input<'static>>,
     /// What the operator is to hear.
     pub(super) lines: Vec<(Level, String)>,
+    budget: Budget,
     scratch: Box<[u8]>,
     pool: Pool,
 }
@@ -75,7 +75,8 @@ impl Sockets {
             endings: Vec::new(),
             notices: VecDeque::new(),
             lines: Vec::new(),
-            scratch: vec![0; SCRATCH_SIZE].into_boxed_slice(),
+            budget: Budget::new(to_usize(u64::from(limits.client_buffers_size_max))),
+            scratch: vec![0; limits::READ_SIZE_MAX].into_boxed_slice(),
             pool: Pool::default(),
         })
     }
@@ -86,6 +87,7 @@ impl Sockets {
             || !self.later.is_empty()
             || !self.writable.is_empty()
             || !self.notices.is_empty()
+            || self.budget.has_freed()
             || self.gates.iter().any(|gate| gate.ready)
     }
 
@@ -174,6 +176,7 @@ impl Sockets {
             self.list(self.later[index]);
         }
         self.later.clear();
+        self.release_held();
         while !turn.is_full()
             && let Some(peer) = self.ready.pop_front()
         {
@@ -196,17 +199,58 @@ impl Sockets {
         if !connection.is_open() {
             return self.discard(peer);
         }
+        if self.budget.is_full() && connection.begins_frame() {
+            connection.hold.by_budget = true;
+            self.budget.hold(peer);
+            return Next::Rest;
+        }
         let frame_ms_max = self.limits.frame_ms_max;
         let (scratch, pool) = (&mut self.scratch, &mut self.pool);
         match connection.receive(peer, turn, scratch, pool, frame_ms_max) {
             Ok(next) => {
                 self.arm(peer);
+                if self.recount(peer) == Verdict::TooMuch {
+                    let text = "there is no memory for more frames of clients".to_owned();
+                    let ending = Ending::Broke(RefusalCode::TooManyConnections, text);
+                    self.break_off(peer, ending);
+                    return Next::Rest;
+                }
                 next
             }
             Err(ending) => {
-                connection.hold.by_ending = true;
-                self.endings.push((peer, ending));
+                self.break_off(peer, ending);
                 Next::Rest
+            }
+        }
+    }
+
+    /// Ends a connection with this turn.
+    fn break_off(&mut self, peer: PeerId, ending: Ending) {
+        if let Some(connection) = self.peers.get_mut(peer) {
+            connection.hold.by_ending = true;
+            self.endings.push((peer, ending));
+        }
+    }
+
+    /// Counts anew what a client makes the loop keep.
+    pub(super) fn recount(&mut self, peer: PeerId) -> Verdict {
+        let Some(connection) = self.peers.get_mut(peer) else {
+            return Verdict::Fine;
+        };
+        if connection.link != Link::Client {
+            return Verdict::Fine;
+        }
+        let size = connection.intake.memory_size() + connection.queue.size();
+        let before = std::mem::replace(&mut connection.counted_size, size);
+        self.budget.change(before, size)
+    }
+
+    /// Serves those again that waited for memory, if there is some.
+    fn release_held(&mut self) {
+        for peer in self.budget.freed() {
+            if let Some(connection) = self.peers.get_mut(peer) {
+                connection.hold.by_budget = false;
+                self.list(peer);
             }
         }
     }
@@ -247,7 +291,7 @@ impl Sockets {
                 continue;
             };
             let waits = overdue != Overdue::Stall && connection.listed && connection.is_open();
-            if waits && now < due.plus_ms(GRACE_MS) {
+            if waits && now < due.plus_ms(limits::LATE_MS_MAX) {
                 // Serving it arms the timer again.
                 continue;
             }
@@ -262,7 +306,7 @@ impl Sockets {
         let limits = self.limits;
         let ending = match connection.phase {
             Phase::Dialing(dial) => {
-                let error = format!("no answer within {DIAL_MS_MAX} ms");
+                let error = format!("no answer within {} ms", limits::DIAL_MS_MAX);
                 self.remove(peer);
                 self.notices.push_back(Input::DialFailed { dial, error });
                 return;
@@ -292,10 +336,10 @@ impl Sockets {
     pub(super) fn dial(&mut self, dial: DialId, address: SocketAddr, now: Tick) {
         let link = Link::Dialed(dial);
         let opened = TcpStream::connect(address).and_then(|stream| {
-            prepare(&stream)?;
+            prepare(&stream, address)?;
             let phase = Phase::Dialing(dial);
             let connection = Connection::new(stream, link, phase, limits::LINK_FRAME_SIZE_MAX);
-            self.add(connection, Interest::WRITABLE, DIAL_MS_MAX, now)
+            self.add(connection, Interest::WRITABLE, limits::DIAL_MS_MAX, now)
         });
         if let Err(error) = opened {
             let error = error.to_string();
@@ -392,6 +436,7 @@ impl Sockets {
             connection.queue.append(&mut VecDeque::new(), &mut frame);
         }
         self.notices.push_back(Input::Closed { peer, reason });
+        self.recount(peer);
         self.arm(peer);
         self.flush(peer, now);
         self.list(peer);
@@ -413,7 +458,7 @@ impl Sockets {
             return;
         }
         connection.phase = Phase::Lingering;
-        connection.deadlines.phase = Some(now.plus_ms(LINGER_MS_MAX));
+        connection.deadlines.phase = Some(now.plus_ms(limits::LINGER_MS_MAX));
         self.arm(peer);
         self.list(peer);
     }
@@ -427,6 +472,7 @@ impl Sockets {
             self.gates[gate].count -= 1;
         }
         connection.intake.release(&mut self.pool);
+        self.budget.change(connection.counted_size, 0);
         if let Err(error) = self.registry.deregister(&mut connection.stream) {
             let text = format!("cannot unwatch a connection error={error}");
             self.lines.push((Level::Warn, text));

@@ -6,6 +6,7 @@ use std::io;
 use bytes::BytesMut;
 use mio::Interest;
 
+use super::budget::Verdict;
 use super::connection::Phase;
 use super::peers::token;
 use super::send_queue::{self, Written};
@@ -117,17 +118,25 @@ impl Sockets {
             }
             Ok(())
         });
+        let is_flushed = connection.phase == Phase::Flushing && connection.queue.is_empty();
+        let may_read = connection.may_read();
+        let broken = watched.as_ref().err().filter(|_| may_read);
+        if let Some(error) = broken {
+            connection.note_broken(error);
+        }
+        let verdict = self.recount(peer);
         match watched {
+            Ok(()) if is_open && verdict == Verdict::TooMuch => {
+                let text = "there is no memory for more answers that clients leave untaken";
+                self.fail(peer, CloseReason::Broke(text.to_owned()));
+            }
             Ok(()) if is_open => self.keep_bounds(peer),
             Ok(()) => {
-                if connection.phase == Phase::Flushing && connection.queue.is_empty() {
+                if is_flushed {
                     self.finish(peer, now);
                 }
             }
-            Err(error) if connection.may_read() => {
-                connection.note_broken(&error);
-                self.list(peer);
-            }
+            Err(_noted) if may_read => self.list(peer),
             Err(error) if is_open => self.fail(peer, CloseReason::Failed(error.to_string())),
             Err(_already_over_for_the_role) => self.remove(peer),
         }

@@ -9,14 +9,12 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use crate::canary::{self, Bug};
+use crate::limits::ANSWER_BUFFER_KEPT_COUNT;
 use crate::log::BLOCK_HEADER_SIZE;
 use crate::model::{ENTRY_SIZE, LogEnd, Place, Seq, to_u64, to_usize};
 use crate::role::{Outbox, PeerId};
 
 use super::fronts::Fronts;
-
-/// Buffers for answers that are kept for use again.
-const POOL_COUNT: usize = 64;
 
 /// A block that was applied and is not committed.
 #[derive(Clone, Debug)]
@@ -255,7 +253,7 @@ impl Answers {
                     move_into(out.buffer(peer), &mut buffer);
                 }
                 buffer.clear();
-                if self.pool.len() < POOL_COUNT {
+                if self.pool.len() < ANSWER_BUFFER_KEPT_COUNT {
                     self.pool.push(buffer);
                 }
             }

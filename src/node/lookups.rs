@@ -93,7 +93,14 @@ impl Running {
         }
         let last = accounts.iter().map(|account| account.place).max();
         self.scratch.accounts = accounts;
-        let mut receipt = Receipt::bare(source.index, ResultCode::Ok);
+        // A page behind the user's last account is empty; a user without accounts is not there.
+        let is_known = !self.scratch.rows.is_empty() || self.ledger.has_accounts(user);
+        let code = if is_known {
+            ResultCode::Ok
+        } else {
+            ResultCode::NotFound
+        };
+        let mut receipt = Receipt::bare(source.index, code);
         receipt.amount = self.shown_time(turn);
         if more {
             receipt.flags = ReceiptFlags::MORE;
@@ -116,8 +123,14 @@ impl Running {
                 Proved::Unseen => (ResultCode::NotSeen, None),
             },
             Seen::New | Seen::Future | Seen::Full => (ResultCode::NotSeen, None),
-            // What became of so old an id is no longer known here.
-            Seen::TooOld => (ResultCode::BeyondRetention, None),
+            Seen::TooOld => {
+                return match self.find_old(operation, source) {
+                    Ok((receipt, place)) => {
+                        Outcome::Answer(receipt, self.shown(operation, place, turn))
+                    }
+                    Err(outcome) => outcome,
+                };
+            }
         };
         let receipt = Receipt::bare(source.index, code);
         Outcome::Answer(receipt, self.shown(operation, place, turn))

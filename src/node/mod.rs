@@ -3,7 +3,8 @@
 //! Pure: it is told what happened and says what is to be done. Reading order: `start` (from an
 //! unknown folder to a replayed log), `restore` and `replay` (its steps), `running` (serving),
 //! `turn` (one turn: requests to block), `lookups`, `prove` and `parked` (ids that may have been
-//! seen), `commit` (what waits), `replicate` (sending to the backup), `upkeep`.
+//! seen), `search` (ids too old to be remembered), `commit` (what waits), `replicate` (sending to
+//! the backup), `upkeep`.
 //!
 //! What always holds, checked after every turn in debug builds: the numbered points of the
 //! `check_invariants` in `commit`, `parked`, `turn` and `running`.
@@ -13,6 +14,8 @@
 mod clock;
 mod commit;
 mod fronts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod link;
 mod lookups;
@@ -24,6 +27,7 @@ mod replay;
 mod replicate;
 mod restore;
 mod running;
+mod search;
 mod shared;
 mod slots;
 mod start;

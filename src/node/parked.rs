@@ -6,10 +6,14 @@
 
 use std::collections::VecDeque;
 
+use super::search::Found;
 use crate::limits;
 use crate::model::{ENTRY_SIZE, Map, OPERATION_SIZE, Place, ResultCode, UserId, new_map, to_usize};
 use crate::protocol::Message;
 use crate::role::{DiskRequest, Effect, Outbox, PeerId};
+
+/// Stands for the place of an id that no entry has.
+pub(super) const SEARCHED: Place = Place(0);
 
 /// What is known of a place that was cold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub(super) struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Disk,
+    /// A search of the log.
+    Search,
     /// The backup, once fewer others are asked for.
     BackupSoon,
     Backup,
@@ -113,6 +119,35 @@ impl Parked {
         out.effect(Effect::Disk(DiskRequest::ReadEntry { place, ticket }));
     }
 
+    /// Parks the first operation of a user until the log was searched for its id.
+    pub(super) fn park_search(&mut self, user: UserId, held: Held) {
+        self.queues.entry(user).or_default().push_front(held);
+        self.count += 1;
+        self.ticket += 1;
+        self.asks.push(Ask {
+            ticket: self.ticket,
+            user,
+            place: SEARCHED,
+            asked: Asked::Search,
+        });
+    }
+
+    /// The search for the id of the user's first operation is over.
+    pub(super) fn search_ended(&mut self, user: UserId, found: Found) {
+        let is_it = |ask: &Ask| ask.user == user && ask.asked == Asked::Search;
+        let Some(at) = self.asks.iter().position(is_it) else {
+            return;
+        };
+        let proof = match found {
+            Found::Entry(place, entry) => {
+                self.asks[at].place = place;
+                Proof::Entry(entry)
+            }
+            Found::Nothing(code) => Proof::Lost(code),
+        };
+        self.prove(at, proof);
+    }
+
     /// The disk answered. What it does not have, the backup is asked for.
     pub(super) fn disk_answered(
         &mut self,
@@ -169,7 +204,8 @@ impl Parked {
 
     /// The link is gone: what the backup was asked for will not come.
     pub(super) fn link_lost(&mut self) {
-        while let Some(at) = self.asks.iter().position(|ask| ask.asked != Asked::Disk) {
+        let is_theirs = |ask: &Ask| matches!(ask.asked, Asked::BackupSoon | Asked::Backup);
+        while let Some(at) = self.asks.iter().position(is_theirs) {
             self.prove(at, Proof::Lost(ResultCode::Unavailable));
         }
     }

@@ -3,12 +3,14 @@
 use crate::canary::{self, Bug};
 use crate::ledger::Candidates;
 use crate::model::{
-    Change, ENTRY_SIZE, Entry, Kind, Operation, Place, Receipt, ReceiptFlags, ResultCode,
+    Change, ENTRY_SIZE, Entry, Kind, OPERATION_SIZE, Operation, Place, Receipt, ReceiptFlags,
+    ResultCode, RingEpoch,
 };
+use crate::role::Outbox;
 
-use super::parked::Proof;
+use super::parked::{Proof, SEARCHED};
 use super::running::Running;
-use super::turn::Source;
+use super::turn::{Outcome, Source};
 
 /// What the entries say about an id.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,53 @@ impl Running {
             }
         }
         open
+    }
+
+    /// The answer to a `find` of an id that is older than what is remembered, and the place of
+    /// what it shows; or that the log must be searched first.
+    pub(super) fn find_old(
+        &self,
+        operation: &Operation,
+        source: &Source<'_>,
+    ) -> Result<(Receipt, Option<Place>), Outcome> {
+        for (place, proof) in source.proofs() {
+            match proof {
+                Proof::Entry(bytes) => {
+                    if let Ok(Some(change)) = change_of(bytes)
+                        && is_about(&change, operation)
+                    {
+                        let receipt =
+                            receipt_of(source.index, operation, &change, *place, Replay::Yes);
+                        return Ok((receipt, Some(*place)));
+                    }
+                }
+                Proof::Lost(code) if *place == SEARCHED => {
+                    return Ok((Receipt::bare(source.index, *code), None));
+                }
+                Proof::Lost(_) => (),
+            }
+        }
+        Err(if self.parked.is_full() {
+            Outcome::bare(source, ResultCode::Busy)
+        } else {
+            Outcome::Search
+        })
+    }
+
+    /// Searches the log for the id of a `find`.
+    pub(super) fn search(&mut self, bytes: &[u8; OPERATION_SIZE], out: &mut Outbox) {
+        let operation = Operation::read(bytes).expect("checked before it was parked");
+        let id_ms = operation.id().expect("a find names an id").time_ms();
+        let (from, is_known) = self.upkeep.search_from(id_ms);
+        // A slot that came from elsewhere has older entries in another log.
+        let is_first = self
+            .ledger
+            .slot_epoch(self.ledger.slot_of(operation.user()))
+            == Some(RingEpoch(1));
+        let is_complete = if is_first { is_known } else { Some(false) };
+        let below = self.commit.committed().offset;
+        self.searches
+            .begin(&operation, (from, is_complete), below, &self.verify, out);
     }
 
     /// The change at `place`; `None` for another kind of entry.

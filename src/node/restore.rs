@@ -17,9 +17,6 @@ use super::reconcile::{History, Verdict, compare, cut_terms, note_term};
 use super::shared::{Grant, Halt, LocalLog, Shared, say};
 use super::start::{Start, Step};
 
-/// How often a copied checkpoint may turn out wrong (the backup made a newer one meanwhile).
-const CHECKPOINT_ATTEMPT_COUNT_MAX: u32 = 5;
-
 /// Looks for one block of the own log.
 #[derive(Debug)]
 pub(super) struct Search {
@@ -445,7 +442,7 @@ impl Start {
         let Step::Checkpoint(copy) = &mut self.step else {
             return Ok(());
         };
-        if copy.size == 0 || CHECKPOINT_ATTEMPT_COUNT_MAX <= copy.attempt_count {
+        if copy.size == 0 || limits::CHECKPOINT_ATTEMPT_COUNT_MAX <= copy.attempt_count {
             return Err(Halt::damage(format!(
                 "no checkpoint could be copied from the backup: {text}"
             )));

@@ -10,7 +10,7 @@ use crate::clock::{Now, Tick};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::log::{BlockBuilder, Verify, blocks};
-use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart};
+use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart, UserId, to_u64};
 use crate::protocol::{Appended, Beat, EntryRead};
 use crate::role::{
     DiskFault, DiskReply, DiskRequest, Effect, ExitCode, Level, LogView, Outbox, PeerId,
@@ -19,6 +19,7 @@ use crate::role::{
 use super::commit::{Answers, Commit};
 use super::parked::Parked;
 use super::replicate::{self, Replicate};
+use super::search::{self, Found, Searches};
 use super::shared::{Failure, Grant, Halt, Shared, Standing, say};
 use super::slots::SlotTable;
 use super::start::Started;
@@ -57,6 +58,7 @@ pub(super) struct Running {
     backup_end: Option<LogEnd>,
     pub(super) queue: Queue,
     pub(super) parked: Parked,
+    pub(super) searches: Searches,
     pub(super) upkeep: Upkeep,
     /// Entries of the node's own that wait for the next block.
     pub(super) own: VecDeque<Entry>,
@@ -96,6 +98,7 @@ impl Running {
             backup_end: None,
             queue: Queue::default(),
             parked: Parked::new(shared.options.limits.parked_count_max),
+            searches: Searches::default(),
             upkeep,
             own: VecDeque::new(),
             logged_epoch: RingEpoch(0),
@@ -311,6 +314,23 @@ impl Running {
                 );
                 self.commit.durable(end.seq);
             }
+            DiskReply::BlocksRead {
+                ticket: upkeep::SCRUB_TICKET,
+                offset,
+                blocks,
+                ..
+            } => self.upkeep.scrubbed(offset, to_u64(blocks.len())),
+            DiskReply::BlocksRead {
+                ticket: search::TICKET,
+                offset,
+                blocks,
+                ..
+            } => {
+                let below = self.commit.committed().offset;
+                let piece = (offset, &blocks[..]);
+                let ended = self.searches.piece_read(piece, below, &self.verify, out);
+                self.search_ended(ended);
+            }
             DiskReply::BlocksRead { ticket, blocks, .. } => {
                 return self.blocks_read(ticket, &blocks, shared, out);
             }
@@ -392,10 +412,32 @@ impl Running {
                 .disk_answered(*ticket, None, shared.link.up(), out);
             return Ok(());
         }
+        if let DiskRequest::ReadBlocks {
+            ticket: search::TICKET,
+            ..
+        } = failure.request
+        {
+            let level = match failure.fault {
+                DiskFault::Damage => Level::Alarm,
+                DiskFault::Poisoned | DiskFault::NoSpace | DiskFault::Other => Level::Warn,
+            };
+            say(out, level, format!("the search of an old id ends: {text}"));
+            let below = self.commit.committed().offset;
+            let ended = self.searches.failed(below, &self.verify, out);
+            self.search_ended(ended);
+            return Ok(());
+        }
         if self.upkeep.failed(failure, now, out) {
             return Ok(());
         }
         Err(Halt::damage(format!("the disk failed: {text}")))
+    }
+
+    /// The operation that waited for a search goes on.
+    fn search_ended(&mut self, ended: Option<(UserId, Found)>) {
+        if let Some((user, found)) = ended {
+            self.parked.search_ended(user, found);
+        }
     }
 
     // ---- turns ----

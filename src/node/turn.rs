@@ -9,7 +9,7 @@ use bytes::BytesMut;
 
 use crate::canary::{self, Bug};
 use crate::clock::Now;
-use crate::ledger::{Account, Seen};
+use crate::ledger::{Account, Ahead, Seen, TOUCH_COUNT};
 use crate::limits;
 use crate::log::BlockSpec;
 use crate::model::{
@@ -39,6 +39,8 @@ pub(super) struct Queue {
     frames: VecDeque<Queued>,
     /// The operations of all frames, one behind the other.
     operations: VecDeque<[u8; OPERATION_SIZE]>,
+    /// How many of the first ones the ledger has read ahead for.
+    touched: usize,
 }
 
 impl Queue {
@@ -114,6 +116,11 @@ impl Source<'_> {
         let known = self.proofs?.iter().find(|(at, _)| *at == place);
         known.map(|(_, proof)| *proof)
     }
+
+    /// Everything that was found out, each with its place.
+    pub(super) fn proofs(&self) -> &[(Place, Proof)] {
+        self.proofs.unwrap_or_default()
+    }
 }
 
 /// What became of an operation.
@@ -123,6 +130,8 @@ pub(super) enum Outcome {
     Answer(Receipt, Wait),
     /// It waits for this entry.
     Cold(Place),
+    /// It waits until the log was searched for its id.
+    Search,
     /// It waits behind another one of its user.
     Held,
 }
@@ -302,6 +311,7 @@ impl Running {
         self.scratch.not_now.clear();
         let mut wait = Wait::default();
         for index in 0..frame.count {
+            self.touch_ahead();
             let bytes = self.queue.operations.pop_front().expect("the frame's own");
             let source = Source {
                 peer: frame.peer,
@@ -318,12 +328,32 @@ impl Running {
                     let waiting = held(&source, &bytes);
                     self.parked.park(user_of(&bytes), waiting, place, out);
                 }
+                Outcome::Search => {
+                    self.parked
+                        .park_search(user_of(&bytes), held(&source, &bytes));
+                    self.search(&bytes, out);
+                }
                 Outcome::Held => self.parked.hold(user_of(&bytes), held(&source, &bytes)),
             }
         }
         if frame.count == 0 || !self.scratch.receipts.is_empty() {
             self.answer(frame.peer, frame.request, wait, turn.epoch);
         }
+    }
+
+    /// Lets the ledger read ahead for the next operations, those of other frames too, once those
+    /// that it read ahead for are done.
+    fn touch_ahead(&mut self) {
+        if self.queue.touched == 0 {
+            let mut ahead = Ahead::default();
+            for record in self.queue.operations.iter().take(TOUCH_COUNT) {
+                ahead.push(record);
+            }
+            self.ledger.touch(&ahead);
+            self.queue.touched = ahead.count();
+        }
+        // The caller takes the first one.
+        self.queue.touched -= 1;
     }
 
     /// Goes on with a user's parked operation and with those that it held back.
@@ -355,6 +385,12 @@ impl Running {
                 }
                 Outcome::Cold(place) => {
                     self.parked.park(user, waiting, place, out);
+                    return;
+                }
+                Outcome::Search => {
+                    let bytes = waiting.bytes;
+                    self.parked.park_search(user, waiting);
+                    self.search(&bytes, out);
                     return;
                 }
                 Outcome::Held => unreachable!("what is resumed is not held back again"),
@@ -447,8 +483,10 @@ impl Running {
             Seen::TooOld if operation.kind().is_change() => {
                 self.about_id(source, ResultCode::IdTooOld)
             }
-            // A find: what became of so old an id is no longer known here.
-            Seen::TooOld => self.about_id(source, ResultCode::BeyondRetention),
+            Seen::TooOld => match self.find_old(operation, source) {
+                Ok((receipt, _)) => Outcome::Answer(receipt, self.wait()),
+                Err(outcome) => outcome,
+            },
             Seen::Future => Outcome::bare(source, ResultCode::IdInFuture),
             Seen::Full => Outcome::bare(source, ResultCode::Busy),
             Seen::Maybe(_) => unreachable!("the false hits were excluded"),

@@ -8,16 +8,13 @@ use crate::clock::{Now, Tick};
 use crate::limits;
 use crate::log::Verify;
 use crate::model::{LogEnd, LogNumber, LogTime};
-use crate::role::{CheckpointInfo, DiskFault, DiskRequest, Effect, Level, Outbox};
+use crate::role::{
+    CheckpointInfo, DiskFault, DiskRequest, Effect, Level, Outbox, Scrub, ScrubPiece,
+};
 
 use super::restore::{read_offset, segment_of};
+use super::search::may_take;
 use super::shared::{Failure, say};
-
-/// Pause after a checkpoint or a retirement that failed.
-const RETRY_MS: u64 = 30_000;
-
-/// Segments that are kept whatever their age: the loop reads them without waiting.
-const RECENT_SEGMENT_COUNT: u64 = 2;
 
 /// Whether one of a kind of request is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +53,7 @@ pub(super) struct Upkeep {
     times: VecDeque<(u64, LogTime)>,
     /// The segment whose first block is being read.
     reading: Option<u64>,
+    scrub: Scrub,
 }
 
 impl Upkeep {
@@ -79,10 +77,11 @@ impl Upkeep {
             first_segment: segment_of(first_offset, verify.segment_size),
             times: times.into(),
             reading: None,
+            scrub: Scrub::new(verify.segment_size),
         }
     }
 
-    pub(super) const fn deadline(&self) -> Tick {
+    pub(super) fn deadline(&self) -> Tick {
         self.next_at
     }
 
@@ -125,6 +124,7 @@ impl Upkeep {
 
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Now, committed: &LogEnd, horizon_ms: u64, out: &mut Outbox) {
+        self.scrub_if_due(now, committed, out);
         if now.tick < self.next_at {
             return;
         }
@@ -167,7 +167,7 @@ impl Upkeep {
             return;
         }
         let newest = segment_of(committed.offset, self.segment_size);
-        let recent = (newest + 1).saturating_sub(RECENT_SEGMENT_COUNT);
+        let recent = (newest + 1).saturating_sub(limits::RECENT_SEGMENT_COUNT);
         let bound = recent.min(segment_of(checkpoint.end.offset, self.segment_size));
         let mut keep = self.first_segment;
         while keep < bound {
@@ -186,6 +186,52 @@ impl Upkeep {
                 log: self.log,
                 below: keep * self.segment_size,
             }));
+        }
+    }
+
+    /// Where an operation with an id of this time can first lie in what is kept, and whether all
+    /// of it is kept: `None` if that is for the first block to say.
+    pub(super) fn search_from(&self, id_ms: u64) -> (u64, Option<bool>) {
+        let is_before = |(_, time): &&(u64, LogTime)| !may_take(id_ms, *time);
+        let before = self.times.iter().take_while(is_before).last();
+        let kept = |(segment, _): &&(u64, LogTime)| self.first_segment <= *segment;
+        match before.filter(kept) {
+            Some((segment, _)) => (segment * self.segment_size, Some(true)),
+            None if self.first_segment == 0 => (0, Some(true)),
+            None => (self.first_segment * self.segment_size, None),
+        }
+    }
+
+    /// Verifies the next piece of the sealed segments.
+    fn scrub_if_due(&mut self, now: Now, committed: &LogEnd, out: &mut Outbox) {
+        let first = self.first_segment * self.segment_size;
+        let piece = self.scrub.next_piece(now.tick, first, committed.offset);
+        if let Some(ScrubPiece { offset, below }) = piece {
+            out.effect(Effect::Disk(DiskRequest::Scrub {
+                log: self.log,
+                offset,
+                below,
+                ticket: SCRUB_TICKET,
+            }));
+        }
+    }
+
+    /// A piece of the sealed segments verifies.
+    pub(super) const fn scrubbed(&mut self, offset: u64, size: u64) {
+        self.scrub.verified(offset, size);
+    }
+
+    /// A piece does not. The backup has the same bytes: a restart fetches them.
+    fn scrub_failed(&mut self, offset: u64, failure: &Failure<'_>, out: &mut Outbox) {
+        if offset < self.first_segment * self.segment_size {
+            // Retired meanwhile.
+            self.scrub.verified(offset, 0);
+        } else if self.scrub.failed(offset, failure.text) {
+            let text = format!(
+                "log {}: an old segment does not verify, a restart fetches it from the backup: {}",
+                self.log, failure.text
+            );
+            say(out, Level::Alarm, text);
         }
     }
 
@@ -245,7 +291,11 @@ impl Upkeep {
             fault,
             text,
         } = *failure;
-        let retry = Job::Failed(now.tick.plus_ms(RETRY_MS));
+        if let DiskRequest::Scrub { offset, .. } = request {
+            self.scrub_failed(*offset, failure, out);
+            return true;
+        }
+        let retry = Job::Failed(now.tick.plus_ms(limits::NODE_RETRY_MS));
         let what = match request {
             DiskRequest::PrepareSegment { .. } => {
                 self.prepare = Job::Failed(now.tick);
@@ -269,6 +319,7 @@ impl Upkeep {
                 "read of an old segment"
             }
             DiskRequest::ReadBlocks { .. }
+            | DiskRequest::Scrub { .. }
             | DiskRequest::LoadFile { .. }
             | DiskRequest::SaveFile { .. }
             | DiskRequest::OpenLog { .. }
@@ -298,3 +349,6 @@ impl Upkeep {
 
 /// Ticket of reads for the age of a segment.
 pub(super) const TICKET: u64 = 1;
+
+/// Ticket of the check of old segments.
+pub(super) const SCRUB_TICKET: u64 = 2;

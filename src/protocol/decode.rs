@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::frame::{FLAG_MORE, FLAGS_AT, Frame, FrameKind, KIND_AT};
 use super::message::{
-    ADDRESS_SIZE, AUDIT_ROW_COUNT_MAX, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed,
-    EntryRead, Fetch, Fetched, Granted, Hello, Member, MemberState, Message, PeerRole,
-    REFUSAL_TEXT_SIZE_MAX, Refused, Register, TERM_START_COUNT_MAX, Table, Welcome,
+    ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed, EntryRead, Fetch,
+    Fetched, Granted, Hello, Member, MemberState, Message, PeerRole, Refused, Register, Table,
+    Welcome,
 };
 use super::read::Reader;
 use super::records::{
@@ -72,7 +72,7 @@ impl<'a> Message<'a> {
             },
             FrameKind::AuditAsk => Self::AuditAsk,
             FrameKind::AuditTold => {
-                let records = reader.records(AUDIT_ROW_SIZE, AUDIT_ROW_COUNT_MAX)?;
+                let records = reader.records(AUDIT_ROW_SIZE, limits::AUDIT_ROW_COUNT_MAX)?;
                 Self::AuditTold {
                     rows: AuditRows(records),
                 }
@@ -205,7 +205,7 @@ impl<'a> Refused<'a> {
             version_max: reader.u16()?,
             text: {
                 reader.reserved(2)?;
-                reader.text(REFUSAL_TEXT_SIZE_MAX)?
+                reader.text(limits::REFUSAL_TEXT_SIZE_MAX)?
             },
         })
     }
@@ -229,7 +229,7 @@ impl<'a> Register<'a> {
             },
             committed: Seq(reader.u64()?),
             address: address(reader)?.ok_or_else(|| reader.wrong(ADDRESS_SIZE))?,
-            terms: TermStarts(reader.records(TERM_START_SIZE, TERM_START_COUNT_MAX)?),
+            terms: TermStarts(reader.records(TERM_START_SIZE, limits::TERM_START_COUNT_MAX)?),
         })
     }
 }
@@ -250,7 +250,7 @@ impl<'a> Granted<'a> {
             checkpoint_size: reader.u64()?,
             segment_size: reader.u64()?,
             clock_ms: reader.u64()?,
-            terms: TermStarts(reader.records(TERM_START_SIZE, TERM_START_COUNT_MAX)?),
+            terms: TermStarts(reader.records(TERM_START_SIZE, limits::TERM_START_COUNT_MAX)?),
         })
     }
 }

@@ -5,22 +5,14 @@ use std::net::SocketAddr;
 use super::RefusalCode;
 use super::frame::FrameKind;
 use super::records::{AuditRows, Members, Operations, Receipts, Rows, SlotRuns, TermStarts};
+use crate::limits::{AUDIT_ROW_COUNT_MAX, REFUSAL_TEXT_SIZE_MAX, TERM_START_COUNT_MAX};
 use crate::model::{
     ClusterId, ENTRY_SIZE, Generation, Incarnation, LogEnd, LogNumber, NodeId, Place, RingEpoch,
     Seq, SlotRange, Term,
 };
 
-/// Beginnings of terms that a registration or a grant carries at most: the newest ones.
-pub(super) const TERM_START_COUNT_MAX: u32 = 1_024;
-
-/// Bytes of the text of a refusal at most.
-pub(super) const REFUSAL_TEXT_SIZE_MAX: u32 = 400;
-
 /// Bytes of an address: 16 of an IPv6 (or mapped IPv4) address, 2 of the port, 6 of zero.
 pub(super) const ADDRESS_SIZE: usize = 24;
-
-/// Rows in one frame of the audit at most.
-pub(super) const AUDIT_ROW_COUNT_MAX: u32 = 4_096;
 
 /// Who speaks on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

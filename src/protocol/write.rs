@@ -9,14 +9,14 @@ use bytes::{BufMut, BytesMut};
 
 use super::frame::{CRC_AT, FLAG_MORE, HEADER_SIZE, KIND_AT, LENGTH_AT};
 use super::message::{
-    ADDRESS_SIZE, AUDIT_ROW_COUNT_MAX, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed,
-    EntryRead, Fetch, Fetched, Granted, Hello, Member, Message, REFUSAL_TEXT_SIZE_MAX, Refused,
-    Register, SlotRun, TERM_START_COUNT_MAX, Table, Welcome,
+    ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, Confirmed, EntryRead, Fetch,
+    Fetched, Granted, Hello, Member, Message, Refused, Register, SlotRun, Table, Welcome,
 };
 use super::records::{MEMBER_SIZE, receipt_at};
 use super::{FrameKind, HELLO_MAGIC, Header};
 use crate::limits::{
-    BATCH_COUNT_MAX, LIST_ROW_COUNT_MAX, NODE_COUNT_MAX, SLOT_COUNT, STATUS_SIZE_MAX,
+    AUDIT_ROW_COUNT_MAX, BATCH_COUNT_MAX, LIST_ROW_COUNT_MAX, NODE_COUNT_MAX,
+    REFUSAL_TEXT_SIZE_MAX, SLOT_COUNT, STATUS_SIZE_MAX, TERM_START_COUNT_MAX,
 };
 use crate::model::{
     ClusterId, LogEnd, LogNumber, NodeId, OPERATION_SIZE, RECEIPT_SIZE, Receipt, RingEpoch, Row,

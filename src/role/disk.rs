@@ -100,6 +100,18 @@ pub enum DiskRequest {
         /// Repeated in the reply.
         ticket: u64,
     },
+    /// Reads blocks as `ReadBlocks` does, but from the device and not from memory, and verifies
+    /// them. -> `BlocksRead`
+    Scrub {
+        /// Which log.
+        log: LogNumber,
+        /// First byte: the start of a block, the end of the last one, or a segment's first byte.
+        offset: u64,
+        /// Nothing at or behind this offset.
+        below: u64,
+        /// Repeated in the reply.
+        ticket: u64,
+    },
     /// Reads one entry, wherever this disk has it. -> `EntryRead`
     ReadEntry {
         /// Where.
@@ -193,6 +205,7 @@ impl DiskRequest {
             | Self::Append { log, .. }
             | Self::CutLog { log, .. } => Lane::Log(*log),
             Self::ReadBlocks { .. }
+            | Self::Scrub { .. }
             | Self::ReadEntry { .. }
             | Self::LoadCheckpoint { .. }
             | Self::ReadCheckpoint { .. } => Lane::Reader,
@@ -298,7 +311,7 @@ pub enum DiskReply {
         /// Bytes that were put aside.
         aside_size: u64,
     },
-    /// Of `ReadBlocks`.
+    /// Of `ReadBlocks` and `Scrub`.
     BlocksRead {
         /// Which log.
         log: LogNumber,

@@ -4,7 +4,9 @@
 //! thread, lock or clock is seen here. The event loop and the simulator drive the very same code.
 
 mod disk;
+mod memory;
 mod outbox;
+mod scrub;
 
 use std::net::SocketAddr;
 
@@ -15,7 +17,9 @@ pub use disk::{
     CheckpointInfo, CheckpointRecords, DiskFault, DiskReply, DiskRequest, FileName, Lane,
     LaneWorker, Lanes, LogReport, LogView,
 };
+pub use memory::MemoryPlan;
 pub use outbox::{Outbox, Piece};
+pub use scrub::{Scrub, ScrubPiece};
 
 /// One connection of a role. Never used again after it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::{Effect, PeerId};
+use crate::limits::{OUTBOX_KEPT_COUNT_MAX, OUTBOX_KEPT_SIZE_MAX};
 use crate::model::{Map, new_map};
 use crate::protocol::Message;
 
@@ -16,12 +17,6 @@ pub enum Piece {
     /// Bytes that are also needed elsewhere (a block that is sent and written to the disk).
     Shared(Bytes),
 }
-
-/// Bytes of buffers that an outbox keeps from one turn to the next, for all peers together.
-const KEPT_SIZE_MAX: usize = 64 << 20;
-
-/// Buffers that an outbox keeps from one turn to the next.
-const KEPT_COUNT_MAX: usize = 4_096;
 
 #[derive(Debug)]
 struct Queue {
@@ -109,13 +104,13 @@ impl Outbox {
             queue.pieces.clear();
             queue.tail.clear();
             let others_size = self.kept_size - queue.kept_size;
-            if KEPT_SIZE_MAX < others_size + queue.tail.capacity() {
+            if OUTBOX_KEPT_SIZE_MAX < others_size + queue.tail.capacity() {
                 queue.tail = BytesMut::new();
             }
             queue.kept_size = queue.tail.capacity();
             self.kept_size = others_size + queue.kept_size;
         }
-        while KEPT_COUNT_MAX < self.queues.len() {
+        while OUTBOX_KEPT_COUNT_MAX < self.queues.len() {
             let spare = self.queues.pop();
             self.kept_size -= spare.map_or(0, |queue| queue.kept_size);
         }
@@ -206,7 +201,7 @@ mod tests {
         assert_eq!(drained(&mut out).len(), 100);
         let kept: usize = out.queues.iter().map(|queue| queue.tail.capacity()).sum();
         assert_eq!(kept, out.kept_size);
-        assert!(kept <= KEPT_SIZE_MAX, "{kept}");
-        assert!(KEPT_SIZE_MAX < 2 * kept, "{kept}");
+        assert!(kept <= OUTBOX_KEPT_SIZE_MAX, "{kept}");
+        assert!(OUTBOX_KEPT_SIZE_MAX < 2 * kept, "{kept}");
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::MS;
+use super::damage::{flip, swap};
 use super::machine::{Body, Kind};
 use super::network::{ConnId, EndId};
 use super::plan::{FaultKind, Plan, fault_stream};
@@ -784,51 +785,4 @@ impl World {
             && self.machines.iter().all(idle)
             && self.workload.open_count == 0
     }
-}
-
-/// Where a disk has something that matters: a file, and how many bytes of it.
-fn pick_used(medium: &MemoryMedium, random: &mut Random) -> (String, Vec<u8>) {
-    let paths = medium.paths();
-    let segments: Vec<&String> = paths
-        .iter()
-        .filter(|path| path.contains("/segment-"))
-        .collect();
-    let path = if segments.is_empty() || random.one_in(6) {
-        paths[to_usize(random.below(to_u64(paths.len())))].clone()
-    } else {
-        segments[to_usize(random.below(to_u64(segments.len())))].clone()
-    };
-    let mut content = medium.content(&path).unwrap_or_default();
-    let used = content.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
-    content.truncate(used);
-    (path, content)
-}
-
-fn flip(medium: &MemoryMedium, random: &mut Random) -> String {
-    let (path, content) = pick_used(medium, random);
-    if content.is_empty() {
-        return format!("{path} is empty");
-    }
-    let at = to_usize(random.below(to_u64(content.len())));
-    let bit = random.below(8);
-    medium.damage(&path, to_u64(at), &[content[at] ^ (1 << bit)]);
-    format!("bit {bit} of byte {at} of {path} flips")
-}
-
-fn swap(medium: &MemoryMedium, random: &mut Random) -> String {
-    const SECTOR_SIZE: usize = 512;
-    let (path, content) = pick_used(medium, random);
-    let count = to_u64(content.len().div_euclid(SECTOR_SIZE));
-    if count < 2 {
-        return format!("{path} has too few sectors");
-    }
-    let [first, second] = [random.below(count), random.below(count)];
-    let sector = |number: u64| {
-        let from = to_usize(number) * SECTOR_SIZE;
-        content[from..from + SECTOR_SIZE].to_vec()
-    };
-    let size = to_u64(SECTOR_SIZE);
-    medium.damage(&path, first * size, &sector(second));
-    medium.damage(&path, second * size, &sector(first));
-    format!("sectors {first} and {second} of {path} change places")
 }

@@ -9,10 +9,25 @@
 //! (hosts and processes), `process` (a turn as net does it), `network`, `disk`, `workload`,
 //! `fault`, `watch` (what can be told from the wire), `auditor` (everything else).
 
+#![expect(
+    clippy::fn_params_excessive_bools,
+    clippy::manual_is_multiple_of,
+    clippy::needless_pass_by_value,
+    clippy::precedence_bits,
+    clippy::single_match_else,
+    clippy::struct_excessive_bools,
+    clippy::too_many_arguments,
+    clippy::unnecessary_wraps,
+    clippy::unused_self,
+    clippy::zero_sized_map_values,
+    reason = "a world of tests: what it draws and tells is flat on purpose"
+)]
+
 mod auditor;
 mod build;
 mod clock;
 mod counts;
+mod damage;
 mod disk;
 mod fault;
 mod machine;
@@ -129,7 +144,7 @@ pub fn missing(counts: &Counts) -> Vec<String> {
         "id_reused",
         "id_too_old",
         "not_seen",
-        "beyond_retention",
+        "never",
         "unavailable",
         "id_in_future",
         "unknown",

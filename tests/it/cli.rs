@@ -70,6 +70,10 @@ fn every_verb_does_what_it_says() {
         "--open",
     ]);
     assert_eq!(json(&second)["created"], true);
+    let nobody = cli(&["list", "43"]);
+    assert_eq!(code(&nobody), 1);
+    let error: Value = serde_json::from_str(&err(&nobody)).unwrap();
+    assert_eq!(error["error"]["name"], "not_found");
     let listed = json(&cli(&["list", "42"]));
     let accounts = listed["accounts"].as_array().unwrap();
     assert_eq!(accounts.len(), 2);
@@ -101,9 +105,22 @@ fn every_verb_does_what_it_says() {
         (&"100".into(), &"100".into())
     );
 
-    let status = cli(&["status"]);
+    // A node's figures come with its next sign of life.
+    let mut status = cli(&["status"]);
+    for _ in 0..200 {
+        if code(&status) == 0 {
+            break;
+        }
+        status = cli(&["status"]);
+    }
     assert_eq!(code(&status), 0, "{}", out(&status));
-    assert_eq!(json(&status)["nodes"].as_array().unwrap().len(), 3);
+    let told = json(&status);
+    assert_eq!(told["nodes"].as_array().unwrap().len(), 3);
+    assert!(0 < told["memory"]["size_max"].as_u64().unwrap());
+    let shown = out(&run(&["status", "--addr", &addr]));
+    for word in ["healthy          true", "memory_size_max", "present"] {
+        assert!(shown.contains(word), "{shown}");
+    }
     cluster.stop().unwrap();
 }
 
@@ -161,6 +178,18 @@ fn usage_errors_exit_with_2() {
             "x",
         ],
         &["backup", "--data-dir", "x", "--create"],
+        &[
+            "node",
+            "--id",
+            "1",
+            "--backup",
+            "127.0.0.1:1",
+            "--data-dir",
+            "x",
+            "--listen",
+            "0.0.0.0:0",
+        ],
+        &["backup", "--data-dir", "x", "--listen", "[::]:0"],
     ] {
         let output = run(arguments);
         assert_eq!(code(&output), 2, "{arguments:?}: {}", err(&output));

@@ -200,7 +200,9 @@ impl World {
                 place: Place(0),
             })
             .collect();
-        let mut receipt = Receipt::bare(index, ResultCode::Ok);
+        let has_any = self.accounts.range((user, 0)..=(user, u32::MAX)).next();
+        let code = has_any.map_or(ResultCode::NotFound, |_| ResultCode::Ok);
+        let mut receipt = Receipt::bare(index, code);
         if found.next().is_some() {
             receipt.flags = ReceiptFlags::MORE;
         }
@@ -494,11 +496,15 @@ fn a_listing_has_all_pages() {
         .map(|r| r.currency)
         .collect();
     assert_eq!(currencies, (1..=600).collect::<Vec<_>>());
-    assert_eq!(client.list(user(2)), Ok(vec![]));
-    let lists = [1, 2].map(|number| Operation::list(user(number), 599, 256));
+    assert_eq!(client.list(user(2)).unwrap_err().name(), "not_found");
+    let lists = [(1, 599), (2, 599), (1, 601)];
+    let lists = lists.map(|(number, from)| Operation::list(user(number), from, 256));
     let answers = client.batch(&lists).unwrap();
     assert_eq!(answers[0].rows.len(), 2);
     assert_eq!((answers[1].rows.len(), answers[1].id), (0, None));
+    assert_eq!(answers[1].receipt.code, ResultCode::NotFound);
+    assert_eq!(answers[2].receipt.code, ResultCode::Ok);
+    assert!(answers[2].rows.is_empty());
 }
 
 #[test]

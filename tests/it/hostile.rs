@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use counterfoil::limits;
 use counterfoil::model::{
-    ClusterId, Flags, Incarnation, Operation, RECEIPT_SIZE, ResultCode, RingEpoch,
+    ClusterId, Flags, Incarnation, OPERATION_SIZE, Operation, RECEIPT_SIZE, ResultCode, RingEpoch,
 };
 use counterfoil::protocol::{
     FrameKind, HEADER_SIZE, Hello, Message, PeerRole, RefusalCode, RequestWriter, VERSION_MAX,
@@ -123,6 +123,16 @@ fn bad_input_harms_nobody() {
         );
     }
     malformed_operations(front);
+    malformed_changes(front);
+    // Of the malformed changes and of the frames that were not whole nothing was applied.
+    cut_in_a_request(front, &mut client);
+    good_then_bad(front, &mut client);
+    let shown = client.get(user(6), currency(1)).expect("served");
+    assert_eq!(
+        shown.available,
+        1 + 2,
+        "the two good credits and the one before the bad frame"
+    );
     assert_eq!(credit(&mut client).available, 3);
     drop(deaf);
     assert!(cluster.ended().unwrap().is_none(), "a daemon ended");
@@ -267,9 +277,14 @@ fn malformed_operations(front: SocketAddr) {
         (change(95, 1), ResultCode::BadReserved),
         (good, ResultCode::Ok),
     ];
+    assert_codes(&mut stream, &cases);
+}
+
+/// Sends one frame with these operations, and compares the codes that come back.
+fn assert_codes(stream: &mut TcpStream, cases: &[([u8; OPERATION_SIZE], ResultCode)]) {
     let mut bytes = BytesMut::new();
     let mut writer = RequestWriter::begin(&mut bytes, 3, RingEpoch(0), 0);
-    for (operation, _) in &cases {
+    for (operation, _) in cases {
         writer.push(&mut bytes, operation);
     }
     writer.finish(&mut bytes);
@@ -277,7 +292,7 @@ fn malformed_operations(front: SocketAddr) {
     let mut codes = vec![None; cases.len()];
     let mut pending = Vec::new();
     while codes.iter().any(Option::is_none) {
-        let (kind, frame) = read_frame(&mut stream, &mut pending).expect("answers");
+        let (kind, frame) = read_frame(stream, &mut pending).expect("answers");
         assert_eq!(kind, FrameKind::Receipts);
         let (frame, _) = split(&frame, limits::FRAME_SIZE_MAX).unwrap().unwrap();
         assert_eq!((frame.body.len() - 8) % RECEIPT_SIZE, 0);
@@ -291,4 +306,74 @@ fn malformed_operations(front: SocketAddr) {
     }
     let expected: Vec<_> = cases.iter().map(|(_, code)| Some(*code)).collect();
     assert_eq!(codes, expected);
+}
+
+/// A credit of 1 to user 6 that opens the account.
+fn credit_of(client: &mut counterfoil::client::Client) -> [u8; OPERATION_SIZE] {
+    let credit = Operation::credit(client.new_id(), user(6), currency(1), 1);
+    credit.with_flags(Flags::OPEN_IF_MISSING).to_bytes()
+}
+
+/// Changes with ids and amounts that cannot be, between two good ones.
+fn malformed_changes(front: SocketAddr) {
+    let mut client = connect(&[front]);
+    let mut with = |at: std::ops::Range<usize>, bytes: &[u8]| {
+        let mut credit = credit_of(&mut client);
+        credit[at].copy_from_slice(bytes);
+        credit
+    };
+    let over = (limits::AMOUNT_MAX + 1).to_le_bytes();
+    let mut unknown_account = with(0..0, &[]);
+    unknown_account[2..4].fill(0);
+    unknown_account[4..8].copy_from_slice(&77_u32.to_le_bytes());
+    let cases = [
+        (with(0..0, &[]), ResultCode::Ok),
+        (with(32..48, &[0; 16]), ResultCode::BadId),
+        (with(32..48, &[0xff; 16]), ResultCode::BadId),
+        (with(48..56, &[0; 8]), ResultCode::BadAmount),
+        (with(48..56, &over), ResultCode::BadAmount),
+        (with(48..56, &[0xff; 8]), ResultCode::BadAmount),
+        (with(16..32, &[0; 16]), ResultCode::BadUser),
+        (with(4..8, &[0; 4]), ResultCode::BadCurrency),
+        (with(1..2, &[1]), ResultCode::BadReserved),
+        (with(12..16, &[1; 4]), ResultCode::BadReserved),
+        (unknown_account, ResultCode::NotFound),
+        (with(0..0, &[]), ResultCode::Ok),
+    ];
+    assert_codes(&mut welcomed(front), &cases);
+}
+
+fn request_of(operation: &[u8; OPERATION_SIZE]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    let mut writer = RequestWriter::begin(&mut bytes, 9, RingEpoch(0), 0);
+    writer.push(&mut bytes, operation);
+    writer.finish(&mut bytes);
+    bytes
+}
+
+/// All but the last byte of a request, then the end: a close, and nothing of it is applied.
+fn cut_in_a_request(front: SocketAddr, client: &mut counterfoil::client::Client) {
+    let mut stream = welcomed(front);
+    let bytes = request_of(&credit_of(client));
+    stream.write_all(&bytes[..bytes.len() - 1]).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(refusal(&mut stream), None);
+}
+
+/// A good request, and right behind it one whose checksum is wrong: the first one is applied.
+fn good_then_bad(front: SocketAddr, client: &mut counterfoil::client::Client) {
+    let mut stream = welcomed(front);
+    let good = credit_of(client);
+    let mut bytes = request_of(&good);
+    let mut bad = request_of(&credit_of(client));
+    bad[4] ^= 1;
+    bytes.extend_from_slice(&bad);
+    stream.write_all(&bytes).unwrap();
+    assert_eq!(refusal(&mut stream), Some(RefusalCode::Malformed));
+    // Whether its answer came before the close or not: the id says what became of it.
+    let good = Operation::read(&good).unwrap();
+    assert_eq!(
+        client.execute(&good).expect("applied once").code,
+        ResultCode::Ok
+    );
 }

@@ -52,6 +52,12 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "bench",
+        &[
+            "client", "clock", "limits", "model", "net", "protocol", "role",
+        ],
+    ),
+    (
         "dev",
         &["client", "clock", "limits", "model", "protocol", "role"],
     ),

@@ -29,7 +29,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::super::options::{NODE_WEIGHT_MAX, segment_size_is_possible};
 use super::Record;
-use super::membership::{GRANT_COUNT_MAX, Grant, MemberRecord};
+use super::membership::{Grant, MemberRecord};
 use crate::limits;
 use crate::model::{
     ClusterId, Generation, Incarnation, LogNumber, NodeId, RingEpoch, Seq, Slot, SlotRange, Term,
@@ -434,7 +434,7 @@ fn read_logs(
 
 fn read_grants(cursor: &mut Cursor<'_>, term: Term) -> Parsed<Vec<Grant>> {
     let mut grants: Vec<Grant> = Vec::new();
-    let count = cursor.count(to_u64(GRANT_COUNT_MAX))?;
+    let count = cursor.count(to_u64(limits::GRANT_COUNT_MAX))?;
     for _ in 0..count {
         let grant = Grant {
             term: Term(cursor.u64()?),

@@ -3,11 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::canary::{self, Bug};
+use crate::limits::GRANT_COUNT_MAX;
 use crate::model::{Incarnation, LogEnd, LogNumber, Seq, Slot, Term};
-
-/// Grants of one log that are kept, newest last: enough to tell a replaced incarnation from a
-/// new one, and to show an operator what happened.
-pub(crate) const GRANT_COUNT_MAX: usize = 16;
 
 /// One node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::bench::SEGMENT;
 use super::{Bench, FakeNode, log};
-use crate::backup::stream::RECENT_BLOCK_COUNT;
+use crate::limits::BACKUP_RECENT_BLOCK_COUNT;
 use crate::model::{LogEnd, Term};
 use crate::protocol::{Append, Beat, Message};
 use crate::role::{DiskFault, ExitCode, Input};
@@ -89,7 +89,7 @@ fn an_equal_overlap_is_acknowledged_again() {
 fn an_overlap_older_than_the_books_is_read_and_compared() {
     let (mut bench, mut node) = joined(1, 10);
     let peer = node.peer.unwrap();
-    for _ in 0..RECENT_BLOCK_COUNT + 2 {
+    for _ in 0..BACKUP_RECENT_BLOCK_COUNT + 2 {
         node.commit(&mut bench, 1);
     }
     bench.settle();

@@ -8,8 +8,8 @@ use bytes::{Buf, BytesMut};
 use crate::client::ClientError;
 use crate::clock::{Now, Tick};
 use crate::limits::{
-    BATCH_COUNT_MAX, DEADLINE_MS_MAX, FRAME_SIZE_MAX, HANDSHAKE_MS_MAX, HELLO_FRAME_SIZE_MAX,
-    REDIAL_MS,
+    BATCH_COUNT_MAX, CLIENT_GOAWAY_MS_MAX, CLIENT_PONG_MS_MAX, CLIENT_SILENCE_MS, DEADLINE_MS_MAX,
+    FRAME_SIZE_MAX, HANDSHAKE_MS_MAX, HELLO_FRAME_SIZE_MAX, REDIAL_MS,
 };
 use crate::model::{ClusterId, Incarnation, OPERATION_SIZE, Random, to_u64, to_usize};
 use crate::protocol::{
@@ -19,17 +19,6 @@ use crate::protocol::{
 /// Longest pause between two rounds of addresses, in milliseconds: a front that is back is found
 /// within a fraction of a deadline.
 const REDIAL_MS_MAX: u64 = 1_000;
-
-/// Silence, while answers are awaited, after which the front is asked for a sign of life, in
-/// milliseconds: longer than a commit takes, short beside a deadline.
-const SILENCE_PING_MS: u64 = 1_000;
-
-/// How long a sign of life may take, in milliseconds. A front answers it without asking anybody,
-/// so one that does not is gone, and another address still has time to answer.
-const PONG_MS_MAX: u64 = 1_000;
-
-/// How long answers of a front that is ending are waited for, in milliseconds.
-const GOAWAY_MS_MAX: u64 = 1_000;
 
 /// Bytes of a request frame besides its operations.
 const REQUEST_HEAD_SIZE: usize = HEADER_SIZE + 16;
@@ -286,7 +275,7 @@ impl Link {
     /// The front takes no new requests.
     pub(super) fn goaway(&mut self, now: Tick) {
         self.leave_at
-            .get_or_insert_with(|| now.plus_ms(GOAWAY_MS_MAX));
+            .get_or_insert_with(|| now.plus_ms(CLIENT_GOAWAY_MS_MAX));
     }
 
     pub(super) fn ping(&mut self, now: Tick) {
@@ -348,14 +337,14 @@ impl Link {
                 }
             }
             Phase::Ready => {
-                let pong_until = self.pinged_at.map(|at| at.plus_ms(PONG_MS_MAX));
+                let pong_until = self.pinged_at.map(|at| at.plus_ms(CLIENT_PONG_MS_MAX));
                 if pong_until.is_some_and(|until| until <= now) {
                     return Err(Leave::Silent);
                 }
                 if self.leave_at.is_some_and(|at| at <= now || !is_awaiting) {
                     return Err(Leave::Asked);
                 }
-                if is_awaiting && self.quiet_since.plus_ms(SILENCE_PING_MS) <= now {
+                if is_awaiting && self.quiet_since.plus_ms(CLIENT_SILENCE_MS) <= now {
                     self.ping(now);
                 }
             }
@@ -371,9 +360,9 @@ impl Link {
             Phase::Pausing { until } => Some(until),
             Phase::Greeting { since } => Some(since.plus_ms(HANDSHAKE_MS_MAX)),
             Phase::Ready => {
-                let pong_until = self.pinged_at.map(|at| at.plus_ms(PONG_MS_MAX));
+                let pong_until = self.pinged_at.map(|at| at.plus_ms(CLIENT_PONG_MS_MAX));
                 let ping_at = (is_awaiting && pong_until.is_none())
-                    .then(|| self.quiet_since.plus_ms(SILENCE_PING_MS));
+                    .then(|| self.quiet_since.plus_ms(CLIENT_SILENCE_MS));
                 [ping_at, pong_until, self.leave_at]
                     .into_iter()
                     .flatten()

@@ -7,6 +7,8 @@
 //! programs may drive it from an event loop.
 
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod questions;
 #[cfg(test)]
@@ -20,7 +22,10 @@ use self::work::{BatchKey, Lost, Work};
 use super::ClientError;
 use super::ids::IdMaker;
 use crate::clock::{Now, Tick};
-use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX};
+use crate::limits::{
+    BATCH_COUNT_MAX, CLIENT_MARGIN_MS_MAX, CLIENT_OUT_SIZE_MAX, CLIENT_OVERDUE_MS_MAX,
+    DEADLINE_MS_MAX,
+};
 use crate::model::{
     ClusterId, Incarnation, Operation, OperationId, Random, ResultCode, RingEpoch, to_usize,
 };
@@ -31,17 +36,6 @@ use crate::protocol::{
 
 pub use self::questions::{Question, Told};
 pub use self::work::Answers;
-
-/// Bytes to send above which no further frame is written: two full ones keep a socket busy.
-const OUT_SIZE_MAX: usize = 2 << 20;
-
-/// How long before a deadline the front is told to answer, so that its answer still comes in time:
-/// an eighth of what is left, in milliseconds at most this.
-const MARGIN_MS_MAX: u64 = 100;
-
-/// How long after its deadline a frame may stay without an answer before the connection is given
-/// up, in milliseconds: the front answers at the deadline, whatever happens behind it.
-const OVERDUE_MS_MAX: u64 = 1_000;
 
 /// Operations share a frame, and with it the deadline that the front is told, if their own
 /// deadlines lie apart by no more than a deadline's time over this.
@@ -275,7 +269,7 @@ impl Session {
         self.work.tick(now.tick);
         self.questions.tick(now.tick);
         let oldest = self.frames.oldest();
-        let overdue = oldest.map(|frame| frame.deadline.plus_ms(OVERDUE_MS_MAX));
+        let overdue = oldest.map(|frame| frame.deadline.plus_ms(CLIENT_OVERDUE_MS_MAX));
         let is_overdue = overdue.is_some_and(|at| at <= now.tick);
         match self.link.tick(now.tick, self.frames.count()) {
             Ok(()) if !is_overdue => (),
@@ -313,7 +307,7 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Option<Tick> {
         let oldest = self.frames.oldest();
-        let overdue = oldest.map(|frame| frame.deadline.plus_ms(OVERDUE_MS_MAX));
+        let overdue = oldest.map(|frame| frame.deadline.plus_ms(CLIENT_OVERDUE_MS_MAX));
         [
             self.work.deadline(),
             self.link.deadline(self.frames.count()),
@@ -373,12 +367,13 @@ impl Session {
     }
 
     fn has_frame_room(&self) -> bool {
-        self.frames.count() < self.link.allowed().frame_count && self.link.out.len() < OUT_SIZE_MAX
+        self.frames.count() < self.link.allowed().frame_count
+            && self.link.out.len() < CLIENT_OUT_SIZE_MAX
     }
 
     fn write_request(&mut self, now: Now, deadline: Tick) {
         let left_ms = deadline.since(now.tick).div_euclid(1_000_000);
-        let margin_ms = (left_ms >> 3).min(MARGIN_MS_MAX);
+        let margin_ms = (left_ms >> 3).min(CLIENT_MARGIN_MS_MAX);
         let told_ms = u32::try_from(left_ms - margin_ms).unwrap_or(u32::MAX);
         let allowed = self.link.allowed();
         let out = &mut self.link.out;
@@ -577,7 +572,7 @@ impl Session {
         Ok(question)
     }
 
-    #[cfg(test)]
+    /// Panics if something does not hold that always must.
     fn check_invariants(&self) {
         self.work.check_invariants();
     }

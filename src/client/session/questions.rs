@@ -5,13 +5,11 @@
 use super::IsLast;
 use crate::client::ClientError;
 use crate::clock::Tick;
-use crate::limits::CURRENCY_COUNT_MAX;
+use crate::limits::{CLIENT_AUDIT_ROW_COUNT_MAX, CURRENCY_COUNT_MAX};
 use crate::model::ResultCode;
 use crate::protocol::{AuditRow, AuditRows, Message};
 
-/// Rows of one audit at most: every currency of every node would be fewer.
-const AUDIT_ROW_COUNT_MAX: usize = 1 << 20;
-const _: () = assert!((CURRENCY_COUNT_MAX as usize) < AUDIT_ROW_COUNT_MAX);
+const _: () = assert!((CURRENCY_COUNT_MAX as usize) < CLIENT_AUDIT_ROW_COUNT_MAX);
 
 /// A question about the cluster that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +133,7 @@ impl Questions {
         let Told::Audit(all) = &mut asking.told else {
             return Err(ClientError::protocol("an audit for a status"));
         };
-        if AUDIT_ROW_COUNT_MAX < all.len() + rows.len() {
+        if CLIENT_AUDIT_ROW_COUNT_MAX < all.len() + rows.len() {
             return Err(ClientError::protocol("an audit without end"));
         }
         for row in rows.iter() {

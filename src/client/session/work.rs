@@ -10,19 +10,11 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::canary::{self, Bug};
 use crate::clock::Tick;
-use crate::limits::RETRY_MS;
+use crate::limits::{CLIENT_OPERATION_COUNT_MAX, CLIENT_RETRY_MS_MAX, RETRY_MS};
 use crate::model::{
     CodeClass, Map, Operation, Random, Receipt, ResultCode, Row, UserId, new_map, to_usize,
 };
 use crate::protocol::MessageError;
-
-/// Longest pause before an operation is sent again after a not-now answer, in milliseconds: short
-/// beside any deadline, long enough not to burden a cluster in trouble.
-const RETRY_MS_MAX: u64 = 200;
-
-/// Operations that a session holds, unanswered or not yet taken. Bounds its memory to about
-/// 64 MiB; several full batches for each of many frames in flight.
-pub(super) const OPERATION_COUNT_MAX: usize = 1 << 18;
 
 const NONE: u32 = u32::MAX;
 
@@ -206,7 +198,7 @@ impl Work {
 
     /// Operations that may be handed in now.
     pub(super) const fn room(&self) -> usize {
-        OPERATION_COUNT_MAX.saturating_sub(self.operation_count)
+        CLIENT_OPERATION_COUNT_MAX.saturating_sub(self.operation_count)
     }
 
     /// Takes a batch. Its deadline must not lie before that of an earlier batch.
@@ -516,7 +508,7 @@ impl Work {
         if !line.first.is_somewhere() {
             self.release(index);
         } else if line.has_not_now {
-            let pause_ms = (RETRY_MS << line.retry_count.min(6)).min(RETRY_MS_MAX);
+            let pause_ms = (RETRY_MS << line.retry_count.min(6)).min(CLIENT_RETRY_MS_MAX);
             line.retry_count = line.retry_count.saturating_add(1);
             // Half of it by chance, so that clients that were told "not now" together come apart.
             let half_ns = pause_ms * 500_000;
@@ -658,7 +650,7 @@ impl Work {
     }
 
     /// What holds between two calls, each counted anew.
-    #[cfg(test)]
+    /// Panics if something does not hold that always must.
     pub(super) fn check_invariants(&self) {
         let mut listed = 0;
         let mut used = 0;
@@ -697,7 +689,7 @@ impl Work {
 }
 
 fn index_u32(index: usize) -> u32 {
-    u32::try_from(index).expect("OPERATION_COUNT_MAX bounds every table here")
+    u32::try_from(index).expect("CLIENT_OPERATION_COUNT_MAX bounds every table here")
 }
 
 fn usize_of(index: u32) -> usize {

@@ -637,7 +637,6 @@ fn fronts_keep_their_word_in_a_bad_world() {
         // A world in which nothing went wrong, or everything did, would prove nothing.
         assert!(sum.ok_count > 5 * sum.unknown_count, "{sum:?}");
         assert!(sum.unknown_count > 100, "{sum:?}");
-        assert!(sum.not_now_count > 10, "{sum:?}");
         assert!(sum.replay_count > 100, "{sum:?}");
         assert!(sum.cut_count > 100, "{sum:?}");
     }

@@ -366,6 +366,35 @@ fn a_newer_table_moves_what_waits_and_a_higher_epoch_asks_for_it() {
     assert!(rig.said.iter().any(|text| text.contains("older table")));
 }
 
+/// Found by the fuzz target `front`: what was queued behind the bound of frames in flight went to
+/// the node that had lost the slot, under the epoch in which it had lost it.
+#[test]
+fn what_is_queued_goes_to_the_new_owner() {
+    let mut rig = Rig::new(options());
+    rig.turn();
+    let backup = rig.accept(BACKUP.parse().unwrap());
+    rig.tell_equal_table(backup, 1, 2);
+    let old = rig.accept_as(node_address(1), cluster(), 1);
+    let new = rig.accept(node_address(2));
+    let client = rig.client();
+    let user = user_of(1, 2, 0);
+    rig.request(client, 1, 5_000, &[credit(user, 1)]);
+    rig.turn();
+    let asked = rig.asked_once(old);
+    rig.request(client, 2, 5_000, &[credit(user, 2)]);
+    rig.turn();
+    assert!(rig.asked(old).is_empty(), "one frame in flight at most");
+    let members = [1, 2].map(|node| (node, MemberState::Present, node_address(node)));
+    rig.tell_table(backup, 2, &members, &[(slot_range(0, 65_535), 2)]);
+    let moved = rig.asked_once(new);
+    assert_eq!(moved.operations, [credit(user, 2)]);
+    assert_eq!(moved.epoch, RingEpoch(2));
+    rig.answer(old, asked.request, &[(0, Ok)]);
+    rig.answer(new, moved.request, &[(0, Ok)]);
+    assert_eq!(rig.receipts(client), [(1, 0, Ok), (2, 0, Ok)]);
+    assert!(rig.asked(old).is_empty());
+}
+
 #[test]
 fn requests_before_the_first_table_are_held_and_then_not_ready() {
     let mut rig = Rig::new(options());

@@ -304,6 +304,7 @@ fn list_goes_up_by_currency() {
     assert_eq!(list(6, 2), (vec![9, 30], false));
     assert_eq!(list(31, 2), (vec![], false));
     assert!(!ledger.list(user(1), 0, 9, &mut Vec::new()));
+    assert!(ledger.has_accounts(user(65)) && !ledger.has_accounts(user(1)));
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) const BLOCK_MAGIC: [u8; 4] = [0xcf, b'B', b'L', b'1'];
 const VERSION: u16 = 1;
 
 const MAGIC_AT: usize = 0;
-const CRC_AT: usize = MAGIC_AT + size_of::<u32>();
+pub(super) const CRC_AT: usize = MAGIC_AT + size_of::<u32>();
 const LENGTH_AT: usize = CRC_AT + size_of::<u32>();
 const COUNT_AT: usize = LENGTH_AT + size_of::<u32>();
 const TERM_AT: usize = COUNT_AT + size_of::<u32>();
@@ -211,6 +211,12 @@ impl<'a> Block<'a> {
     #[must_use]
     pub const fn size(&self) -> u32 {
         self.head.size
+    }
+
+    /// The bytes of its entries, in order.
+    #[must_use]
+    pub const fn records(&self) -> &'a [[u8; ENTRY_SIZE]] {
+        self.entries
     }
 
     /// Its entries in order, each with its place and log time.
@@ -452,7 +458,12 @@ const fn block_size(entry_count: u32) -> u32 {
 }
 
 /// The checksum: salt, then everything but the field itself.
-fn crc_of(header: &[u8; BLOCK_HEADER_SIZE], body: &[u8], verify: &Verify, segment: u64) -> u32 {
+pub(super) fn crc_of(
+    header: &[u8; BLOCK_HEADER_SIZE],
+    body: &[u8],
+    verify: &Verify,
+    segment: u64,
+) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&verify.log.get().to_le_bytes());
     hasher.update(&segment.to_le_bytes());

@@ -9,18 +9,18 @@ const MAGIC: [u8; 8] = *b"CFOILCKP";
 const VERSION: u32 = 1;
 
 const VERSION_AT: usize = 8;
-const CRC_AT: usize = VERSION_AT + size_of::<u32>();
-const CLUSTER_AT: usize = CRC_AT + size_of::<u32>();
-const LOG_AT: usize = CLUSTER_AT + size_of::<u128>();
+pub(super) const CRC_AT: usize = VERSION_AT + size_of::<u32>();
+pub(super) const CLUSTER_AT: usize = CRC_AT + size_of::<u32>();
+pub(super) const LOG_AT: usize = CLUSTER_AT + size_of::<u128>();
 const SECTION_COUNT_AT: usize = LOG_AT + 2 * size_of::<u16>();
 const SEQ_AT: usize = SECTION_COUNT_AT + size_of::<u32>();
 const TERM_AT: usize = SEQ_AT + size_of::<u64>();
 const CHAIN_AT: usize = TERM_AT + size_of::<u64>();
 const OFFSET_AT: usize = CHAIN_AT + size_of::<u64>();
 const TIME_AT: usize = OFFSET_AT + size_of::<u64>();
-const PAGE_COUNT_AT: usize = TIME_AT + size_of::<u64>();
-const FILE_SIZE_AT: usize = PAGE_COUNT_AT + size_of::<u64>();
-const DIGEST_AT: usize = FILE_SIZE_AT + size_of::<u64>();
+pub(super) const PAGE_COUNT_AT: usize = TIME_AT + size_of::<u64>();
+pub(super) const FILE_SIZE_AT: usize = PAGE_COUNT_AT + size_of::<u64>();
+pub(super) const DIGEST_AT: usize = FILE_SIZE_AT + size_of::<u64>();
 const RING_KEY_AT: usize = DIGEST_AT + size_of::<u64>();
 const RESERVED_AT: usize = RING_KEY_AT + size_of::<u128>();
 const SECTIONS_AT: usize = 128;
@@ -173,7 +173,7 @@ pub(super) const fn file_size(page_count: u64) -> u64 {
     to_u64(CHECKPOINT_HEADER_SIZE) + page_count * to_u64(CHECKPOINT_PAGE_SIZE)
 }
 
-fn crc(bytes: &[u8]) -> u32 {
+pub(super) fn crc(bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[..CRC_AT]);
     hasher.update(&bytes[CLUSTER_AT..]);

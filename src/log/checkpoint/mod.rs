@@ -3,10 +3,12 @@
 //! Written under a temporary name and given its own when it is durable; the older one goes after
 //! that. What the records mean is the ledger's business. Layout: docs/log-format.md, "Checkpoint".
 
+mod forge;
 mod header;
 mod read;
 mod write;
 
+pub(super) use forge::forge;
 pub use header::{CheckpointHeader, SectionInfo};
 pub use read::{Checkpoint, Page};
 pub use write::{CheckpointSpec, CheckpointWriter};

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +11,13 @@ use rustix::fs::OFlags;
 
 use super::{Access, Medium, MediumFile};
 use crate::log::mmap::Map;
-use crate::model::to_usize;
+use crate::model::{to_u64, to_usize};
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// Direct reads take whole pages of the largest common sector.
+const PAGE_SIZE: usize = 4_096;
 
 /// A folder of the file system.
 #[derive(Clone, Debug)]
@@ -154,11 +158,88 @@ impl MediumFile for OpenFile {
         }
     }
 
+    fn read_from_device(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        match open_direct(&self.file)? {
+            Some(direct) => read_direct(&direct, offset, bytes),
+            None => self.read_at(offset, bytes),
+        }
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+/// The same file, read past the system's memory; `None` where its file system has no such thing.
+fn open_direct(file: &File) -> io::Result<Option<File>> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlags::DIRECT.bits().cast_signed();
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(direct) => Ok(Some(direct)),
+        Err(error) if is_unsupported(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, NotFound, Unsupported};
+    // Not found: there is no /proc.
+    matches!(error.kind(), InvalidInput | Unsupported | NotFound)
+}
+
+/// Reads whole pages into aligned memory, as direct reads must.
+fn read_direct(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    let page = to_u64(PAGE_SIZE);
+    let skipped = to_usize(offset % page);
+    let size = (skipped + bytes.len()).next_multiple_of(PAGE_SIZE);
+    let mut memory = vec![0; size + PAGE_SIZE];
+    let start = memory.as_ptr().align_offset(PAGE_SIZE);
+    let aligned = &mut memory[start..start + size];
+    let from = offset - to_u64(skipped);
+    let mut filled = 0;
+    while filled < skipped + bytes.len() {
+        match file.read_at(&mut aligned[filled..], from + to_u64(filled)) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            // Only the file's end is no whole page, and nothing is read behind it.
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.copy_from_slice(&aligned[skipped..skipped + bytes.len()]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_has_what_was_made_durable() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let medium = FileMedium::create(folder.path()).unwrap();
+        let file = medium.create("f").unwrap();
+        let content: Vec<u8> = (0..20_000_u32).map(|at| (at % 251) as u8).collect();
+        file.write_at(0, &content).unwrap();
+        file.sync().unwrap();
+        let file = medium.open("f", Access::Fixed).unwrap().unwrap();
+        for (offset, size) in [
+            (0, 20_000),
+            (1, 100),
+            (4_095, 2),
+            (4_096, 4_096),
+            (19_999, 1),
+        ] {
+            let mut bytes = vec![0xaa; size];
+            file.read_from_device(offset, &mut bytes).unwrap();
+            let at = to_usize(offset);
+            assert_eq!(bytes, content[at..at + size], "{size} bytes at {offset}");
+        }
+        let error = file.read_from_device(19_999, &mut [0; 2]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

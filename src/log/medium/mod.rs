@@ -57,6 +57,12 @@ pub trait MediumFile: Send + Sync + fmt::Debug {
     /// Fills `bytes` from `offset` on; an error of kind `UnexpectedEof` if the file is shorter.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
 
+    /// As `read_at`, but what the system has in memory does not count: what the device holds is
+    /// read. Where a medium has no such difference it is the same.
+    fn read_from_device(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, bytes)
+    }
+
     /// Writes all of `bytes`. After an error any part of them may be there.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 

@@ -61,6 +61,29 @@ impl Log {
         })
     }
 
+    /// Reads the blocks from `offset` on from the device itself, at most `size_max` bytes but at
+    /// least one block, nothing at or behind `below`, and verifies them. Only for what is sealed:
+    /// every byte up to the end of a segment's last block must be part of a block.
+    pub fn scrub(&self, offset: u64, below: u64, size_max: u32) -> Result<(u64, Bytes), LogError> {
+        let Some(run) = self.run(offset, below)? else {
+            return Ok((offset, Bytes::new()));
+        };
+        let all = run.to - run.from;
+        let size = all.min(u64::from(size_max).max(to_u64(BLOCK_SIZE_MAX)));
+        let mut bytes = BytesMut::zeroed(to_usize(size));
+        run.segment.read_from_device(run.from, &mut bytes)?;
+        let whole = self.whole_blocks(&bytes, run.from)?;
+        if whole == 0 || (size == all && whole != bytes.len()) {
+            let at = run.from + to_u64(whole);
+            let dir = &self.dir;
+            return Err(LogError::Damage(format!(
+                "{dir} at offset {at}: a block reaches behind the last one"
+            )));
+        }
+        bytes.truncate(whole);
+        Ok((run.from, bytes.freeze()))
+    }
+
     /// Where to read for blocks from `offset` on.
     fn run(&self, offset: u64, below: u64) -> Result<Option<Run>, LogError> {
         let size = self.verify.segment_size;

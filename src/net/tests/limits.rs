@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 
 use super::{
     Got, Limits, ListenerKind, Options, Peer, Running, Seen, Trust, USUAL, part, start, text_frame,
@@ -301,5 +302,78 @@ fn child_without_descriptors() {
     limit(1_000);
     let mut second = running.connect();
     second.echo("after");
+    running.stop();
+}
+
+/// A client whose system takes little on its behalf.
+fn small(running: &Running) -> Peer {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.connect(&running.address.into()).unwrap();
+    Peer::of(socket.into())
+}
+
+#[test]
+fn without_memory_no_client_begins_a_frame_until_there_is_some() {
+    let running = start(limited(|limits| {
+        limits.client_buffers_size_max = 12 << 20;
+        limits.client_queue_size_high = 64 << 20;
+    }));
+    let (mut other, mut beginner) = (running.connect(), running.connect());
+    beginner.echo("established");
+    let text = "x".repeat(100_000);
+    let frame = text_frame(&text);
+    beginner.write(&frame[..60_000]);
+    // Whoever answers later has read what came before.
+    other.echo("one turn");
+    other.echo("and another");
+    let mut greedy = small(&running);
+    greedy.order("/share 20 1000000");
+    assert_eq!(greedy.text(), "0");
+    other.order("held");
+    // What had begun may end, and needs no more memory then.
+    beginner.write(&frame[60_000..]);
+    assert_eq!(beginner.text(), text);
+    let served = running.seen.try_iter().any(|seen| match seen {
+        Seen::Text(_, text) => text == "held",
+        _ => false,
+    });
+    assert!(!served, "a frame was begun although there was no memory");
+    // What is taken makes room.
+    assert_eq!(greedy.get(), Got::Part(0, 1_000_000));
+    for index in 1..20 {
+        assert_eq!(greedy.text(), index.to_string());
+        assert_eq!(greedy.get(), Got::Part(index, 1_000_000));
+    }
+    assert_eq!(other.text(), "held");
+    running.stop();
+}
+
+#[test]
+fn who_needs_more_than_there_is_is_sent_away_and_the_others_are_served() {
+    let running = start(limited(|limits| {
+        limits.client_buffers_size_max = 256 << 10;
+        limits.client_queue_size_high = 64 << 20;
+    }));
+    let mut other = running.connect();
+    other.echo("before");
+    let (greedy, id) = greedy(&running);
+    let (peer, reason) = running.wait_closed();
+    assert_eq!(peer, id);
+    let CloseReason::Broke(text) = reason else {
+        panic!("{reason:?}");
+    };
+    assert!(text.contains("no memory"), "{text}");
+    drop(greedy);
+    other.echo("served");
+    let mut begun = running.connect();
+    begun.echo("established");
+    begun.write(&part(1, 900_000)[..800_000]);
+    let Got::Refused(code, text) = begun.get() else {
+        panic!("not refused");
+    };
+    assert_eq!(code, RefusalCode::TooManyConnections);
+    assert!(text.contains("no memory"), "{text}");
+    other.echo("still served");
     running.stop();
 }

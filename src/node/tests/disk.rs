@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::super::search;
 use super::world::{Shelf, cluster, log_number};
 use crate::ledger::Ledger;
 use crate::log::{Verify, blocks};
@@ -188,6 +189,8 @@ pub(super) struct TestDisk {
     /// The next append fails with this.
     pub(super) append_fault: Option<DiskFault>,
     pub(super) prepare_fault: Option<DiskFault>,
+    /// Searches of the log fail while set.
+    pub(super) searches_fail: bool,
     pub(super) free_size: u64,
     pub(super) aside: Vec<LogEnd>,
     pub(super) requests: Vec<DiskRequest>,
@@ -202,6 +205,7 @@ impl TestDisk {
             holds_appends: false,
             append_fault: None,
             prepare_fault: None,
+            searches_fail: false,
             free_size: u64::MAX,
             aside: Vec::new(),
             requests: Vec::new(),
@@ -317,6 +321,32 @@ impl TestDisk {
                     entry,
                 });
             }
+            request => self.take_read(request),
+        }
+    }
+
+    fn take_read(&mut self, request: DiskRequest) {
+        match request {
+            DiskRequest::Scrub {
+                log,
+                offset,
+                below,
+                ticket,
+            } => self.take_other(DiskRequest::ReadBlocks {
+                log,
+                offset,
+                below,
+                size_max: 1 << 20,
+                ticket,
+            }),
+            DiskRequest::ReadBlocks {
+                ticket: search::TICKET,
+                ..
+            } if self.searches_fail => self.replies.push(DiskReply::Failed {
+                request: Box::new(request),
+                fault: DiskFault::Damage,
+                text: "the test wants it so".to_owned(),
+            }),
             request => self.take_other(request),
         }
     }

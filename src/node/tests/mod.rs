@@ -7,6 +7,7 @@
 
 mod backup;
 mod disk;
+mod old_ids;
 mod restarts;
 mod serving;
 mod sweep;

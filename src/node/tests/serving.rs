@@ -47,6 +47,24 @@ fn rows_are_cut_and_followed_up() {
 }
 
 #[test]
+fn a_user_without_accounts_is_not_found() {
+    let mut world = World::serving();
+    let list = |from| Operation::list(user(7), from, 10);
+    let nobody = world.ask(&[list(0)]);
+    assert_eq!(nobody.receipts[0].code, ResultCode::NotFound);
+    assert!(nobody.rows.is_empty());
+    world.one(credit(1, 7, 1));
+    // Behind the last account there is nothing to show, but the user is there.
+    let behind = world.ask(&[list(6)]);
+    assert_eq!(behind.receipts[0].code, ResultCode::Ok);
+    assert!(behind.rows.is_empty());
+    world.one(Operation::debit(id(2), user(7), coin(), 1));
+    let closed = world.one(Operation::close(id(3), user(7), coin()));
+    assert_eq!(closed.code, ResultCode::Ok);
+    assert_eq!(world.one(list(0)).code, ResultCode::NotFound);
+}
+
+#[test]
 fn nothing_leaves_before_both_have_it() {
     // The disk is last.
     let mut world = World::serving();
@@ -155,7 +173,7 @@ fn find_shows_burns_and_promises_nothing() {
     assert_eq!(world.one(burn_known).code, ResultCode::Ok);
     assert_eq!(world.one(get(7)).available, 50);
     let old = Operation::find(id_at(1_000, 4), user(7));
-    assert_eq!(world.one(old).code, ResultCode::BeyondRetention);
+    assert_eq!(world.one(old).code, ResultCode::Never);
 }
 
 #[test]

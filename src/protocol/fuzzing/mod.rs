@@ -8,6 +8,7 @@
 )]
 
 mod drawn;
+mod pieces;
 
 use bytes::BytesMut;
 
@@ -21,6 +22,7 @@ use crate::limits::LINK_FRAME_SIZE_MAX;
 use crate::model::{CodeClass, Operation, Random, RingEpoch};
 
 pub use drawn::Draw;
+pub use pieces::check_pieces;
 
 /// Bytes as they come from a socket: as they are, and as one frame with length and checksum
 /// mended, since hardly any random bytes have a good checksum.
@@ -93,6 +95,15 @@ pub fn drawn_frames(seed: u64, count: usize) -> Vec<Vec<u8>> {
     let mut next = || random.u64();
     let mut draw = Draw::new(&mut next);
     (0..count).map(|_| check_drawn(&mut draw)).collect()
+}
+
+/// A frame of `kind` with any body behind a good length and checksum.
+#[must_use]
+pub fn frame_of(kind: FrameKind, body: &[u8]) -> Vec<u8> {
+    let mut frame = Header::bare(kind).to_bytes().to_vec();
+    frame.extend_from_slice(body);
+    assert!(mend(&mut frame), "it has a header");
+    frame
 }
 
 /// Sets length and checksum to what the bytes have. False for less than a header.

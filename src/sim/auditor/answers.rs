@@ -198,6 +198,9 @@ fn check_id_answer(
         history.was_forgotten(id.time_ms()) && operation.kind().is_change()
     } else if code == ResultCode::BeyondRetention {
         history.was_forgotten(id.time_ms()) && operation.kind() == Kind::Find
+    } else if code == ResultCode::Never {
+        let is_old_find = operation.kind() == Kind::Find && history.was_forgotten(id.time_ms());
+        is_old_find && line.is_none()
     } else {
         false
     };
@@ -302,6 +305,12 @@ fn check_rows(
             && row.place.0 == account.place
             && (row.flags == 1) == account.frozen
     };
+    if answer.receipt.code == ResultCode::NotFound {
+        // A user without any account.
+        let is_empty = is_recent || model.list(user, 0, answer.receipt.amount).is_empty();
+        let fits = is_empty && answer.rows.is_empty();
+        return fits.then_some(()).ok_or("it has accounts".to_owned());
+    }
     if answer.receipt.code != ResultCode::Ok {
         return Err("a list is always answered".to_owned());
     }

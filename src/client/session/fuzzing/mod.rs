@@ -1,0 +1,14 @@
+//! What must hold for any list of events at a client session: shared by the fuzz targets and the
+//! replay of their corpus. Not part of the library's interface.
+//!
+//! Every function here returns if all is well and panics otherwise.
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test aid: what fails here is what is looked for"
+)]
+
+mod cluster;
+mod events;
+
+pub use events::check_events;
