@@ -174,6 +174,11 @@ pub const CLIENT_FRAMES_IN_FLIGHT_MAX: u32 = 1_024;
 /// Pause before a router sends an operation again after a not-now answer.
 pub const RETRY_MS: u64 = 5;
 
+/// Time that a balancer keeps of a deadline for a router's answer to come back in, at most; of a
+/// short one it keeps an eighth. Without it the balancer's time is up first, and what was never
+/// sent to any node is told as unknown.
+pub const ROUTER_ANSWER_MS: u64 = 20;
+
 /// Bytes of free disk space below which a node takes no changes.
 pub const DISK_RESERVE_SIZE: u64 = 256 << 20;
 

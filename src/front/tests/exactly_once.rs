@@ -43,6 +43,7 @@ enum Event {
     Wake(usize),
     Send(usize),
     Cut,
+    Leave,
     Retable,
 }
 
@@ -99,6 +100,8 @@ struct World {
     followers: Vec<usize>,
     /// Owner of each equal part of the ring.
     parts: Vec<u32>,
+    /// A node that nobody reaches, and until when: longer than any request waits.
+    away: (u32, u64),
     /// Ids in the order in which they were applied, by user.
     applied: BTreeMap<u128, Vec<u128>>,
     seen: BTreeSet<u128>,
@@ -121,6 +124,7 @@ fn world(seed: u64, weather: Weather, topology: Topology) -> World {
         epoch: 1,
         followers: Vec::new(),
         parts: (0..PART_COUNT).map(|part| part % NODE_COUNT + 1).collect(),
+        away: (0, 0),
         applied: BTreeMap::new(),
         seen: BTreeSet::new(),
         requests: Vec::new(),
@@ -157,6 +161,7 @@ fn world(seed: u64, weather: Weather, topology: Topology) -> World {
     if weather == Weather::Bad {
         world.at(300, Event::Cut);
         world.at(200, Event::Retable);
+        world.at(400, Event::Leave);
     }
     world
 }
@@ -286,13 +291,15 @@ impl World {
             }
             Event::Send(client) if self.now_ms < QUIET_MS => self.send_request(client),
             Event::Cut if self.now_ms < QUIET_MS => self.cut(),
+            Event::Leave if self.now_ms < QUIET_MS => self.leave(),
             Event::Retable if self.now_ms < QUIET_MS => self.change_table(),
-            Event::Send(_) | Event::Cut | Event::Retable => (),
+            Event::Send(_) | Event::Cut | Event::Leave | Event::Retable => (),
         }
     }
 
     fn on_dialed(&mut self, station: usize, dial: DialId, address: SocketAddr) {
-        if self.is_bad() && self.random.one_in(5) {
+        let is_away = u32::from(address.port()) == 2_000 + self.away.0 && self.now_ms < self.away.1;
+        if is_away || self.is_bad() && self.random.one_in(5) {
             let error = "refused".to_owned();
             self.input(station, Input::DialFailed { dial, error });
             return;
@@ -328,6 +335,19 @@ impl World {
         }
         let delay_ms = self.random.below(200);
         self.at(delay_ms, Event::Cut);
+    }
+
+    /// A node is out of reach for longer than requests wait.
+    fn leave(&mut self) {
+        let node = 1 + u32::try_from(self.random.below(u64::from(NODE_COUNT))).unwrap();
+        self.away = (node, self.now_ms + 600);
+        for wire in 0..self.wires.len() {
+            if self.wires[wire].ends[1] == End::Node(node) {
+                self.close(wire);
+            }
+        }
+        let delay_ms = 600 + self.random.below(600);
+        self.at(delay_ms, Event::Leave);
     }
 
     /// Gives parts of the ring to other nodes, at once; the fronts hear of it later.
@@ -637,6 +657,7 @@ fn fronts_keep_their_word_in_a_bad_world() {
         // A world in which nothing went wrong, or everything did, would prove nothing.
         assert!(sum.ok_count > 5 * sum.unknown_count, "{sum:?}");
         assert!(sum.unknown_count > 100, "{sum:?}");
+        assert!(sum.not_now_count > 100, "{sum:?}");
         assert!(sum.replay_count > 100, "{sum:?}");
         assert!(sum.cut_count > 100, "{sum:?}");
     }
