@@ -194,6 +194,11 @@ pub const RETRY_MS: u64 = 5;
 /// hand-over takes a fraction of it, and the table that ends it is told at once.
 pub const MOVING_RETRY_MS: u64 = 1_000;
 
+/// Time that a balancer keeps of a deadline for a router's answer to come back in, at most; of a
+/// short one it keeps an eighth. Without it the balancer's time is up first, and what was never
+/// sent to any node is told as unknown.
+pub const ROUTER_ANSWER_MS: u64 = 20;
+
 /// Bytes of free disk space below which a node takes no changes.
 pub const DISK_RESERVE_SIZE: u64 = 256 << 20;
 

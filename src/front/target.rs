@@ -11,7 +11,9 @@ use super::inflight::{Flight, Op, Stage};
 use super::links::Purpose;
 use super::pool::{Key, Pool};
 use crate::clock::Tick;
-use crate::limits::{BATCH_COUNT_MAX, DEADLINE_MS_MAX, FRONT_SPARE_LIST_COUNT_MAX};
+use crate::limits::{
+    BATCH_COUNT_MAX, DEADLINE_MS_MAX, FRONT_SPARE_LIST_COUNT_MAX, ROUTER_ANSWER_MS,
+};
 use crate::model::{RingEpoch, to_usize};
 use crate::protocol::RequestWriter;
 use crate::role::{Outbox, PeerId};
@@ -92,7 +94,7 @@ impl Flight {
                 break;
             }
             let refs = self.refs_of_frame();
-            let deadline_ms = self.time_left_ms(now);
+            let deadline_ms = self.time_left_ms(target, now);
             let frames = &mut self.targets[usize::from(target)].frames;
             let key = frames.insert(SentFrame {
                 open_count: u32::try_from(refs.len()).expect("bounded by BATCH_COUNT_MAX"),
@@ -155,8 +157,9 @@ impl Flight {
     }
 
     /// The longest time that an operation of the gathered frame has left. The shortest would
-    /// make the node give up on operations that still have time.
-    fn time_left_ms(&self, now: Tick) -> u32 {
+    /// make the node give up on operations that still have time. A router's answer at its
+    /// deadline must be here before this front's own: it knows what was sent and what was not.
+    fn time_left_ms(&self, target: u16, now: Tick) -> u32 {
         let mut longest_ms = 1;
         let mut batch = None;
         for key in &self.frame {
@@ -166,6 +169,9 @@ impl Flight {
                 let left = self.batches.at(op.batch).deadline.since(now);
                 longest_ms = left.div_ceil(NS_PER_MS).max(longest_ms);
             }
+        }
+        if !self.targets[usize::from(target)].is_node {
+            longest_ms -= (longest_ms / 8).min(ROUTER_ANSWER_MS);
         }
         u32::try_from(longest_ms).map_or(DEADLINE_MS_MAX, |ms| ms.min(DEADLINE_MS_MAX))
     }

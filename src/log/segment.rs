@@ -203,16 +203,27 @@ impl Segment {
         })
     }
 
-    /// A retired file found at opening; `None` if it has not the right length.
+    /// A retired file found at opening; `None` if it cannot be what once was this segment. A file
+    /// of another number under this name is never used again: its blocks would count as written
+    /// once it has its own number again.
     pub(super) fn retired(
         medium: &dyn Medium,
-        dir: &str,
+        path: &str,
         verify: &Verify,
         number: u64,
     ) -> Result<Option<Self>, LogError> {
-        let path = format!("{dir}/{}", retired_name(number));
-        let file = open_fixed(medium, &path, verify)?;
-        Ok(file.map(|file| Self {
+        let Some(file) = open_fixed(medium, path, verify)? else {
+            return Ok(None);
+        };
+        let mut header = vec![0; to_usize(SEGMENT_HEADER_SIZE)];
+        file.read_at(0, &mut header)
+            .during(|| format!("reading {path}"))?;
+        let (next, before) = (u64_at(&header, SEGMENT_AT), u64_at(&header, USED_BEFORE_AT));
+        let is_it = header == header_bytes(verify, number, None)
+            || header == header_bytes(verify, number, Some(before))
+            // It has its next header, and the crash came before its next name.
+            || header == header_bytes(verify, next, Some(number));
+        Ok(is_it.then_some(Self {
             number,
             file,
             used_before: true,

@@ -199,7 +199,9 @@ impl World {
         let medium = self.machines[self.backup()].medium.as_ref();
         let has_file =
             |medium: &MemoryMedium| medium.paths().iter().any(|path| path == "authority");
-        !medium.is_some_and(has_file) && !self.faults.is_stranger(self.backup())
+        let backup = self.backup();
+        let is_other = self.faults.is_stranger(backup) || self.faults.is_hurt(backup);
+        !medium.is_some_and(has_file) && !is_other
     }
 
     fn new_cluster(&self, cluster: ClusterId) -> NewCluster {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::clock::US;
 use super::machine::{LaneState, Process};
+use super::watch::Wrong;
 use super::world::{Event, World};
 use crate::log::MemoryMedium;
 use crate::model::Random;
@@ -126,15 +127,18 @@ impl World {
 
     /// What the audit is told of what became durable.
     fn witness(&mut self, machine: usize, requests: Vec<DiskRequest>, replies: &[DiskReply]) {
+        if self.faults.is_stranger(machine) {
+            return;
+        }
         let medium = self.machines[machine].medium.clone();
         let kind = self.machines[machine].kind;
         let found =
             self.watch
                 .saw_replies(machine, kind, self.at, requests, replies, medium.as_ref());
-        if let Err(text) = found
-            && !self.faults.is_stranger(machine)
-        {
-            self.blame(text);
+        match found {
+            Ok(()) => (),
+            Err(Wrong::Short(_)) if self.faults.is_hurt(machine) => (),
+            Err(Wrong::Short(text) | Wrong::Never(text)) => self.blame(text),
         }
     }
 }

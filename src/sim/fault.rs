@@ -74,9 +74,14 @@ impl Faults {
         kinds.iter().any(|kind| self.kinds.contains(kind))
     }
 
-    /// Is a disk in this machine that is not the right one, or a damaged one?
-    pub(super) fn is_stranger(&self, machine: usize) -> bool {
-        (machine == 0 && self.right_disk.is_some()) || self.hurt == Some(machine)
+    /// Is a disk in this machine that is not the right one?
+    pub(super) const fn is_stranger(&self, machine: usize) -> bool {
+        machine == 0 && self.right_disk.is_some()
+    }
+
+    /// Was the disk in this machine damaged or destroyed?
+    pub(super) fn is_hurt(&self, machine: usize) -> bool {
+        self.hurt == Some(machine)
     }
 
     pub(super) const fn makes_new_cluster(&self) -> bool {
@@ -214,6 +219,7 @@ impl World {
     pub(super) fn note_healing(&mut self) {
         if let Some(machine) = self.faults.hurt
             && self.machines[machine].is_ready()
+            && (machine != self.backup() || self.watch.is_backup_whole())
         {
             self.faults.hurt = None;
             self.faults.sound = None;

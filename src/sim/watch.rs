@@ -33,12 +33,29 @@ struct Witnessed {
     end: LogEnd,
 }
 
+/// What is wrong with something that a disk did.
+#[derive(Debug)]
+pub(super) enum Wrong {
+    /// The backup's disk lacks blocks that were durable on it: damage leads to that.
+    Short(String),
+    /// Nothing leads to that.
+    Never(String),
+}
+
+impl From<String> for Wrong {
+    fn from(text: String) -> Self {
+        Self::Never(text)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     cluster: Option<ClusterId>,
     segment_size: u64,
     logs: BTreeMap<LogNumber, Witnessed>,
+    /// Where each log ends on the disk that the backup has now.
+    backup_ends: BTreeMap<LogNumber, LogEnd>,
     pub(super) audits: Vec<AuditSeen>,
     /// Where a node's own log is durable, by machine.
     node_ends: BTreeMap<usize, LogEnd>,
@@ -123,7 +140,7 @@ impl Watch {
         requests: Vec<DiskRequest>,
         replies: &[DiskReply],
         medium: Option<&MemoryMedium>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Wrong> {
         for reply in replies {
             match (kind, reply) {
                 (Kind::Backup, DiskReply::Durable { log, end }) => {
@@ -193,7 +210,8 @@ impl Watch {
         end: LogEnd,
         requests: &[DiskRequest],
         at: At,
-    ) -> Result<(), String> {
+    ) -> Result<(), Wrong> {
+        self.backup_ends.insert(log, end);
         for request in requests {
             if let DiskRequest::Append {
                 log: of,
@@ -212,10 +230,17 @@ impl Watch {
     fn add(&mut self, log: LogNumber, block: Bytes, end: LogEnd, at: At) -> Result<(), String> {
         let witnessed = self.witnessed(log);
         if end.seq <= witnessed.end.seq {
-            return Err(format!(
-                "log {log}: block {} is made durable at the backup, which had {} before",
-                end.seq, witnessed.end.seq
-            ));
+            // Damage took it from the end, and the node that still has it sent it again.
+            let index = crate::model::to_usize(end.seq.0 - 1);
+            let known = witnessed.seen.blocks.get(index);
+            return if known.is_some_and(|(known, _)| *known == block) {
+                Ok(())
+            } else {
+                Err(format!(
+                    "log {log}: another block {} is made durable at the backup",
+                    end.seq
+                ))
+            };
         }
         if end.seq != witnessed.end.seq.next() {
             return Err(format!(
@@ -244,19 +269,20 @@ impl Watch {
         end: &LogEnd,
         medium: Option<&MemoryMedium>,
         at: At,
-    ) -> Result<(), String> {
+    ) -> Result<(), Wrong> {
+        self.backup_ends.insert(log, *end);
         let witnessed = self.witnessed(log);
         let (known, verify) = (witnessed.end, witnessed.seen.verify);
         if end.seq < known.seq || (end.seq == known.seq && end.chain != known.chain) {
-            return Err(format!(
+            return Err(Wrong::Short(format!(
                 "log {log}: the backup made block {} durable and comes back with block {}",
                 known.seq, end.seq
-            ));
+            )));
         }
         if end.seq == known.seq {
             return Ok(());
         }
-        let medium = medium.ok_or("a backup has a disk")?;
+        let medium = medium.ok_or_else(|| "a backup has a disk".to_owned())?;
         for bytes in read_on(medium, log, &verify, known.offset)? {
             let mut at_byte = 0;
             for block in blocks(&bytes, verify) {
@@ -272,10 +298,17 @@ impl Watch {
         if self.witnessed(log).end == *end {
             Ok(())
         } else {
-            Err(format!(
-                "log {log}: the backup's blocks cannot be read again"
-            ))
+            let text = format!("log {log}: the backup's blocks cannot be read again");
+            Err(Wrong::Never(text))
         }
+    }
+
+    /// Does the backup's disk have all that was ever durable on it?
+    pub(super) fn is_backup_whole(&self) -> bool {
+        self.logs.iter().all(|(log, seen)| {
+            let there = self.backup_ends.get(log).copied().unwrap_or_default();
+            seen.end.seq <= there.seq
+        })
     }
 }
 
@@ -348,7 +381,8 @@ impl World {
         if self.faults.is_stranger(self.backup()) {
             return Ok(());
         }
-        let durable = self.watch.witnessed(appended.log).end.seq;
+        let ends = &self.watch.backup_ends;
+        let durable = ends.get(&appended.log).copied().unwrap_or_default().seq;
         if appended.through <= durable {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use counterfoil::model::Random;
 
 use crate::host;
 use crate::proxy::{Fault, Proxy, Way};
-use crate::world::{Shape, World};
+use crate::world::{PATIENCE, Shape, World};
 
 const SHAPE: Shape = Shape {
     node_count: 2,
@@ -132,6 +132,7 @@ fn trouble_all(name: &'static str, troubles: &[Trouble], rounds: u64, seed: u64)
             world.assert_all_run();
         }
         work.stop();
+        assert_all_used(&world);
         let totals = total(&world);
         host::say(&format!("{name}: {totals:?}"));
         assert!(
@@ -143,6 +144,18 @@ fn trouble_all(name: &'static str, troubles: &[Trouble], rounds: u64, seed: u64)
         assert!(0 < totals.replayed_frames || !has(Trouble::Replayed));
         let verdict = world.finish(&load);
         assert!(0 < verdict.acknowledged());
+    }
+}
+
+/// Nobody goes around the proxies: nodes say the addresses that they were told to say.
+fn assert_all_used(world: &World) {
+    for (name, link) in world.links() {
+        // Which front a client takes is a matter of chance.
+        let is_sure = !name.starts_with("client");
+        assert!(
+            0 < link.counts().bytes || !is_sure,
+            "nothing went from {name}"
+        );
     }
 }
 
@@ -175,4 +188,46 @@ fn links_in_trouble() {
 fn every_trouble_on_every_link() {
     let rounds = host::count("CHAOS_LINK_ROUNDS", 3);
     trouble_all("links, all", &ALL, rounds, host::seed(6));
+}
+
+/// On all links at once, both ways, frames are said again, until it were so many.
+fn frames_said_again(name: &'static str, count: u64, seed: u64) {
+    host::say(&format!("{name}: {count} frames, seed {seed}"));
+    let mut world = World::start(name, SHAPE);
+    let load = world.load(seed);
+    let work = world.work(&load);
+    for (_, link) in world.links() {
+        link.fault(Way::Up, Fault::Repeat(2));
+        link.fault(Way::Down, Fault::Repeat(2));
+    }
+    let mut left = PATIENCE;
+    let step = Duration::from_millis(100);
+    while total(&world).repeated_frames < count {
+        let before = total(&world).repeated_frames;
+        work.go_on(step);
+        // Only standing still is bounded: the count says how long it takes.
+        if total(&world).repeated_frames == before {
+            left = left.checked_sub(step).expect("the links stand still");
+        }
+    }
+    world.assert_all_run();
+    for (_, link) in world.links() {
+        link.heal();
+    }
+    work.until_answered(100, Duration::from_secs(30));
+    work.stop();
+    host::say(&format!("{name}: {:?}", total(&world)));
+    world.finish(&load);
+}
+
+#[test]
+fn some_frames_said_again() {
+    frames_said_again("frames said again", 300, host::seed(31));
+}
+
+#[test]
+#[ignore = "takes minutes: just chaos"]
+fn many_frames_said_again() {
+    let count = host::count("CHAOS_REPEATED", 10_000);
+    frames_said_again("frames said again, all", count, host::seed(32));
 }

@@ -95,6 +95,8 @@ impl Record {
 
     /// Everything that was written so far, read back from the file.
     pub(crate) fn read(&self) -> Vec<Event> {
+        // Whole lines only: nobody writes meanwhile.
+        let _pen = self.file.lock().expect("writing does not panic");
         let file = File::open(&self.path).expect("the record is there");
         let mut events: Vec<Event> = Vec::new();
         for line in BufReader::new(file).lines() {

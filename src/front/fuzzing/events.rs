@@ -248,17 +248,18 @@ impl Run<'_> {
         };
         let (peer, mut request) = (job.peer, job.request);
         let mut index = 6 + u16::from(self.choices.u8());
+        let mut is_asked = job.open.contains_key(&index);
         if self.choices.one_in(2) {
             request += 1_000_000;
             index = 0;
+            is_asked = false;
         }
         let code = ResultCode::Ok;
         let mut bytes = BytesMut::new();
         let mut writer = ReceiptsWriter::begin(&mut bytes, request, RingEpoch(self.rig.epoch));
         writer.push(&mut bytes, &crate::model::Receipt::bare(index, code));
         writer.finish(&mut bytes);
-        let is_there = job.open.contains_key(&index) && request < 1_000_000;
-        if !is_there {
+        if !is_asked {
             self.rig.feed(peer, &bytes);
         }
     }

@@ -486,25 +486,24 @@ fn open_files(
 
 /// Tidies up what a crash left half done. The segments that wait to be used again.
 fn tidy(medium: &dyn Medium, dir: &str, base: &Base) -> Result<Vec<Arc<Segment>>, LogError> {
-    let mut numbers = Vec::new();
+    let mut retired = Vec::new();
     for name in medium.list(dir).during(|| format!("listing {dir}"))? {
         let path = format!("{dir}/{name}");
-        if let Some(number) = number_in(&name, "segment") {
-            if number < base.first_segment() {
+        let below = number_in(&name, "segment").filter(|number| *number < base.first_segment());
+        if let Some(number) = below.or_else(|| number_in(&name, "retired")) {
+            let Some(segment) = Segment::retired(medium, &path, &base.verify, number)? else {
+                put_aside(medium, base.verify.log, dir, &name)?;
+                continue;
+            };
+            if below.is_some() {
                 // Retired, but the crash came before its new name.
                 let to = format!("{dir}/{}", retired_name(number));
                 name_file(medium, dir, &path, &to)?;
-                numbers.push(number);
             }
-        } else if let Some(number) = number_in(&name, "retired") {
-            numbers.push(number);
+            retired.push(Arc::new(segment));
         } else if is_temporary(&name) {
             medium.remove(&path).during(|| format!("removing {path}"))?;
         }
-    }
-    let mut retired = Vec::new();
-    for number in numbers {
-        retired.extend(Segment::retired(medium, dir, &base.verify, number)?.map(Arc::new));
     }
     Ok(retired)
 }

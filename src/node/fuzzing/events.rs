@@ -16,6 +16,9 @@ const EVENT_COUNT_MAX: u64 = 200;
 /// Time that one list may let pass.
 const PASS_MS_MAX: u64 = 15_000;
 
+/// Further ahead than a node comes in one list of events.
+const SEQ_LIE_MIN: u64 = 1 << 20;
+
 /// Connections of strangers have numbers from here on.
 const STRANGER_FIRST: u64 = 1_000_000;
 
@@ -177,8 +180,10 @@ impl<'a> Run<'a> {
             free_size: u64::MAX,
         };
         match self.choices.below(5) {
+            // Of this term the backup's word is all there is to go by: only what the node cannot
+            // have sent by the time it hears this is a lie to it.
             0 => backup.say(&Message::Appended(Appended {
-                through: Seq(backup.end().seq.0 + 1 + number),
+                through: Seq(backup.end().seq.0 + SEQ_LIE_MIN + number),
                 ..appended
             })),
             1 => backup.say(&Message::Appended(Appended {

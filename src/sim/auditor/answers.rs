@@ -324,6 +324,9 @@ fn check_rows(
         }
         return Ok(());
     }
+    if model.list(user, 0, answer.receipt.amount).is_empty() {
+        return Err("the user has no account".to_owned());
+    }
     let all = model.list(user, operation.currency(), answer.receipt.amount);
     let count = crate::model::to_usize(operation.amount()).min(all.len());
     let shown = &all[..count];
