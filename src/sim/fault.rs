@@ -116,6 +116,8 @@ impl Faults {
             FaultKind::Rate,
             FaultKind::Leap,
             FaultKind::Pause,
+            // The one that is replaced sleeps.
+            FaultKind::Replace,
         ];
         if has(&["clock"]) && self.has_any(&clocks) {
             return true;
@@ -125,6 +127,18 @@ impl Faults {
         }
         let broken = [FaultKind::SyncFails, FaultKind::WriteFails];
         if has(&["disk failed", "on demand", "poisoned"]) && self.has_any(&broken) {
+            return true;
+        }
+        // A first start that does not get to its end leaves an identity without a log.
+        let interrupted = [
+            FaultKind::Kill,
+            FaultKind::PowerCut,
+            FaultKind::PowerCutInDisk,
+            FaultKind::SyncFails,
+            FaultKind::WriteFails,
+            FaultKind::Full,
+        ];
+        if has(&["its log is gone"]) && self.has_any(&interrupted) {
             return true;
         }
         let damage = [FaultKind::Flip, FaultKind::Swap];
