@@ -791,12 +791,8 @@ impl World {
     pub(super) fn is_at_rest(&self) -> bool {
         // A machine that was replaced must be down by then.
         let ready = |machine: &super::machine::Machine| machine.is_ready() != machine.stays_down;
-        let idle = |machine: &super::machine::Machine| match &machine.body {
-            Some(Body::Client(body)) => body.is_idle(),
-            Some(Body::Role(_)) | None => true,
-        };
-        self.machines.iter().all(ready)
-            && self.machines.iter().all(idle)
-            && self.workload.open_count == 0
+        let is_busy = |body: &Body| matches!(body, Body::Client(body) if !body.is_idle());
+        let mut bodies = self.machines.iter().flat_map(|machine| &machine.body);
+        self.machines.iter().all(ready) && !bodies.any(is_busy) && self.workload.open_count == 0
     }
 }
