@@ -63,11 +63,16 @@ impl ClusterShape {
         self.moves == 0 && self.slots_to_move == 0
     }
 
-    /// Accounts on other nodes than in an earlier shape.
+    /// Accounts on other nodes than in an earlier shape. Only who got slots got any: the others may
+    /// have opened some after they were last heard.
     pub(super) fn accounts_moved_since(&self, before: &Self) -> u64 {
         let gains = self.nodes.iter().map(|(node, shape)| {
-            let had = before.nodes.get(node).map_or(0, |before| before.accounts);
-            shape.accounts.saturating_sub(had)
+            let before = before.nodes.get(node).copied().unwrap_or_default();
+            if before.slots < shape.slots {
+                shape.accounts.saturating_sub(before.accounts)
+            } else {
+                0
+            }
         });
         gains.sum()
     }
@@ -172,6 +177,9 @@ mod tests {
         assert_eq!(take_over.last_serving_after_ms, None);
         assert_eq!(shape.take_over_of(1), None);
         assert_eq!(shape.accounts_moved_since(&ClusterShape::default()), 7);
+        let mut after = shape.clone();
+        after.nodes.get_mut(&1).unwrap().accounts = 10;
+        assert_eq!(after.accounts_moved_since(&shape), 0, "opened, not moved");
         assert_eq!(ClusterShape::read(&json!({ "error": "away" })), None);
     }
 }
