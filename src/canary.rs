@@ -62,15 +62,13 @@ bugs! {
     UncommittedLookUp, "uncommitted-look-up", "node/lookups.rs", 20,
         "A look-up leaves before what it shows is committed.";
     ReusedConfirmation, "reused-confirmation", "node/lookups.rs", 400,
-        "A look-up is confirmed by a round trip that began before it came.";
+        "A look-up is confirmed by a round trip that came back before it came.";
     ReplayBeforeCommit, "replay-before-commit", "node/turn.rs", 100,
         "A replay is answered before its first copy is committed.";
     IdReuseUnnoticed, "id-reuse-unnoticed", "node/prove.rs", 20,
         "An id with another content gets the first one's receipt.";
     IdentityNotSaved, "identity-not-saved", "node/mod.rs", 200,
         "A node works in a term before it has saved it.";
-    OldTermTaken, "old-term-taken", "node/mod.rs, backup/register.rs", 400,
-        "A node follows a backup that is older than it, and is let in.";
     ClockUnbounded, "clock-unbounded", "node/clock.rs", 100,
         "Log time follows the node's own date, however wrong that is.";
     ResendSkips, "resend-skips", "node/replicate.rs", 200,

@@ -197,10 +197,7 @@ impl Running {
         if register.log.is_some_and(|log| log != member.log) {
             return refusal(RefusalCode::WrongLog, "this folder is another node's");
         }
-        let is_blind = canary::on(Bug::OldTermTaken);
-        if let Some(text) = self.test_age(register, member.term, &stream.durable)
-            && !is_blind
-        {
+        if let Some(text) = self.test_age(register, member.term, &stream.durable) {
             return Err((RefusalCode::BackupOlder, text));
         }
         if let Some(refusal) = replaced(member, greeted.incarnation) {

@@ -341,7 +341,10 @@ impl Work {
             assert!(line.is_ready && line.in_flight == 0 && line.retry_at.is_none());
             line.is_ready = false;
             let mut at = line.first;
-            if canary::on(Bug::SessionReorders) && line.first != line.last && line.has_not_now {
+            if canary::on(Bug::SessionReorders)
+                && 0 < line.retry_count
+                && fits(self.batches[usize_of(line.last.slot)].deadline)
+            {
                 at = line.last;
             }
             while at.is_somewhere() && count < count_max {
