@@ -123,6 +123,7 @@ impl World {
             return;
         }
         let name = self.machines[number].name.clone();
+        self.watch.forget_grants(number);
         if number == self.backup() {
             self.watch.backup_found_damage = false;
         }

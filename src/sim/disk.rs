@@ -23,6 +23,12 @@ impl World {
         process: &mut Process,
         request: DiskRequest,
     ) {
+        if matches!(request, DiskRequest::MakeCheckpoint { .. }) {
+            self.counts.event("checkpoint");
+        }
+        if let Err(text) = self.watch.sees_request(machine, &request) {
+            self.blame(text);
+        }
         let lane = request.lane();
         let disk = process.disk.as_ref().map(Arc::clone);
         let state = process.lanes.entry(lane).or_insert_with(|| LaneState {

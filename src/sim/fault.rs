@@ -35,16 +35,16 @@ pub(super) struct Faults {
     /// This machine's next disk operation is cut off in the middle.
     crash_in_disk: Option<usize>,
     /// The machine whose disk was destroyed or damaged, until it serves again.
-    hurt: Option<usize>,
+    pub(super) hurt: Option<usize>,
     /// What the hurt machine's disk was before.
     sound: Option<MemoryMedium>,
     /// An old copy of the backup's disk, and the terms of that moment.
-    old_copy: Option<(MemoryMedium, BTreeMap<usize, Term>)>,
+    pub(super) old_copy: Option<(MemoryMedium, BTreeMap<usize, Term>)>,
     /// The right disk of the backup, while another one is in its place.
-    right_disk: Option<MemoryMedium>,
-    makes_new_cluster: bool,
+    pub(super) right_disk: Option<MemoryMedium>,
+    pub(super) makes_new_cluster: bool,
     /// Which node's place the spare machine took, and from which machine.
-    replaced: Option<(usize, usize)>,
+    pub(super) replaced: Option<(usize, usize)>,
     stopping: BTreeSet<usize>,
     kinds: BTreeSet<FaultKind>,
 }
@@ -116,8 +116,9 @@ impl Faults {
             FaultKind::Rate,
             FaultKind::Leap,
             FaultKind::Pause,
-            // The one that is replaced sleeps.
+            // The one that is replaced sleeps, or hears nothing.
             FaultKind::Replace,
+            FaultKind::Usurp,
         ];
         if has(&["clock"]) && self.has_any(&clocks) {
             return true;
@@ -170,7 +171,7 @@ impl Faults {
         }
     }
 
-    fn may_hurt(&self) -> bool {
+    pub(super) fn may_hurt(&self) -> bool {
         self.hurt.is_none() && self.right_disk.is_none()
     }
 }
@@ -259,6 +260,7 @@ impl World {
             FaultKind::Stop => self.ask_to_stop(random),
             FaultKind::Pause => self.pause(random),
             FaultKind::Replace => self.replace(random),
+            FaultKind::Usurp => self.usurp(random),
             FaultKind::Wipe => self.wipe(random),
             FaultKind::SyncFails => {
                 let machine = self.pick_disk(random);
@@ -312,7 +314,7 @@ impl World {
         }
     }
 
-    fn schedule_remedy(&mut self, random: &mut Random, ms_max: u64, remedy: Remedy) {
+    pub(super) fn schedule_remedy(&mut self, random: &mut Random, ms_max: u64, remedy: Remedy) {
         let at = self.at + (10 + random.below(ms_max)) * MS;
         self.schedule(at, Event::Remedy { remedy });
     }
@@ -402,7 +404,7 @@ impl World {
     }
 
     /// One side is gone, and the other is not told.
-    fn forget_end(&mut self, id: EndId) {
+    pub(super) fn forget_end(&mut self, id: EndId) {
         self.fail(id, "forgotten");
         self.network.lose_flight(id);
     }
@@ -486,56 +488,6 @@ impl World {
         Some(format!("{} for {ms} ms", self.machines[machine].name))
     }
 
-    /// A node sleeps, and its operator starts it anew on another machine. When it wakes up it must
-    /// find out, tell nobody anything old, and end.
-    fn replace(&mut self, random: &mut Random) -> Option<String> {
-        let index = to_usize(random.below(to_u64(self.node_at.len())));
-        let (old, spare) = (self.node_at[index], self.spare());
-        let is_free = self.machines[spare].stays_down && old != spare;
-        let is_up = self.machines[old].is_ready() && self.machines[self.backup()].is_ready();
-        if !is_free || !is_up || !self.faults.may_hurt() {
-            return None;
-        }
-        let ms = 2_000 + random.below(8_000);
-        let until = self.at + ms * MS;
-        self.machines[old].paused_until = Some(until);
-        self.machines[old].wake = None;
-        self.wake_at(old, until);
-        self.machines[old].stays_down = true;
-        self.machines[spare].stays_down = false;
-        self.machines[spare].kind = self.machines[old].kind;
-        self.machines[spare].medium = Some(MemoryMedium::new());
-        self.node_at[index] = spare;
-        self.faults.replaced = Some((index, old));
-        self.faults.hurt = Some(spare);
-        let at = self.at + random.below(2_500) * MS;
-        self.restart_at(spare, at);
-        let name = &self.machines[old].name;
-        Some(format!(
-            "{name} sleeps for {ms} ms, the spare machine takes its place"
-        ))
-    }
-
-    /// The one that was to be replaced woke up first: it keeps its place, and the other one is
-    /// right to give up. True if that is so.
-    pub(super) fn keeps_its_place(&mut self, machine: usize, code: ExitCode) -> bool {
-        let Some((index, old)) = self.faults.replaced else {
-            return false;
-        };
-        let is_beaten = machine == self.spare()
-            && code == ExitCode::Fenced
-            && self.machines[old].body.is_some();
-        if is_beaten {
-            self.machines[old].stays_down = false;
-            self.machines[machine].stays_down = true;
-            self.node_at[index] = old;
-            self.faults.replaced = None;
-            self.faults.hurt = None;
-            self.counts.event("replace_refused");
-        }
-        is_beaten
-    }
-
     // ---- disks ----
 
     fn wipe(&mut self, random: &mut Random) -> Option<String> {
@@ -617,89 +569,6 @@ impl World {
         let ms = random.below(2 * reach).cast_signed() - reach.cast_signed();
         self.machines[machine].clock.jump(ms);
         Some(format!("{} by {ms} ms", self.machines[machine].name))
-    }
-
-    // ---- the backup's disk is exchanged ----
-
-    fn terms(&self) -> BTreeMap<usize, Term> {
-        let beats = self.watch.beats.iter();
-        beats.map(|(machine, beat)| (*machine, beat.term)).collect()
-    }
-
-    /// A copy is kept and all nodes start anew; the next time, when all of them work in newer
-    /// terms, the copy takes the right disk's place. Before that nobody could tell it from the
-    /// right one.
-    fn old_backup(&mut self, random: &mut Random) -> Option<String> {
-        if !self.faults.may_hurt() {
-            return None;
-        }
-        let backup = self.backup();
-        let terms = self.terms();
-        let Some((_, old_terms)) = &self.faults.old_copy else {
-            if terms.len() < self.plan.node_count || !self.machines[backup].is_ready() {
-                return None;
-            }
-            let copy = self.machines[backup].medium.as_ref()?.fork();
-            self.faults.old_copy = Some((copy, terms));
-            for node in self.nodes() {
-                self.kill(node);
-                self.restart_at(node, self.at + 20 * MS);
-            }
-            return None;
-        };
-        let newer = |node: usize| {
-            let serves = self
-                .watch
-                .beats
-                .get(&node)
-                .is_some_and(|beat| beat.phase == 1);
-            serves && self.machines[node].is_ready() && old_terms.get(&node) < terms.get(&node)
-        };
-        if !self.nodes().into_iter().all(newer) {
-            return None;
-        }
-        let (copy, _) = self.faults.old_copy.take()?;
-        self.exchange_backup(copy, random);
-        Some("the backup's disk is an old copy".to_owned())
-    }
-
-    fn blank_backup(&mut self, random: &mut Random) -> Option<String> {
-        let backup = self.backup();
-        let all_ready = self
-            .nodes()
-            .into_iter()
-            .all(|node| self.machines[node].is_ready());
-        if !self.faults.may_hurt() || !all_ready || !self.machines[backup].is_ready() {
-            return None;
-        }
-        self.faults.makes_new_cluster = random.one_in(2);
-        self.exchange_backup(MemoryMedium::new(), random);
-        Some("the backup's disk is an empty one".to_owned())
-    }
-
-    fn exchange_backup(&mut self, medium: MemoryMedium, random: &mut Random) {
-        let backup = self.backup();
-        self.kill(backup);
-        self.faults.right_disk = self.machines[backup].medium.replace(medium);
-        self.restart_at(backup, self.at + 20 * MS);
-        self.schedule_remedy(random, 4_000, Remedy::RightBackup);
-    }
-
-    fn right_backup(&mut self) {
-        let backup = self.backup();
-        if let Some(right) = self.faults.right_disk.take() {
-            self.kill(backup);
-            self.machines[backup].medium = Some(right);
-            self.restart_at(backup, self.at + 20 * MS);
-            self.tell("the right disk of the backup is back");
-            if std::mem::take(&mut self.faults.makes_new_cluster) {
-                // Fronts that started meanwhile believe in the wrong cluster.
-                for front in self.fronts() {
-                    self.kill(front);
-                    self.restart_at(front, self.at + 20 * MS);
-                }
-            }
-        }
     }
 
     // ---- ends of faults ----

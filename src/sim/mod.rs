@@ -7,7 +7,8 @@
 //!
 //! Reading order: `plan` (what a seed means), `world` (the queue of events), `machine` and `build`
 //! (hosts and processes), `process` (a turn as net does it), `network`, `disk`, `workload`,
-//! `fault`, `watch` (what can be told from the wire), `auditor` (everything else).
+//! `fault` (with `replace` and `exchange`), `watch` (what can be told from the wire), `auditor`
+//! (everything else).
 
 #![expect(
     clippy::fn_params_excessive_bools,
@@ -29,11 +30,13 @@ mod clock;
 mod counts;
 mod damage;
 mod disk;
+mod exchange;
 mod fault;
 mod machine;
 mod network;
 mod plan;
 mod process;
+mod replace;
 mod story;
 mod watch;
 mod workload;
@@ -242,9 +245,11 @@ impl World {
     fn compare_copies(&mut self) {
         let ends: Vec<_> = self.watch.ends().collect();
         for (log, end) in ends {
-            let Some(machine) = self.watch.machine_of(log) else {
+            let Some(machine) = self.watch.machine_of(log, &self.node_at) else {
                 continue;
             };
+            // The node's own write of the last block may still be under way.
+            let end_offset = end.offset.min(self.watch.node_offset(machine));
             let (here, there) = (
                 &self.machines[self.backup()].medium,
                 &self.machines[machine].medium,
@@ -265,7 +270,7 @@ impl World {
                 let size = mirror
                     .len()
                     .min(own.len())
-                    .min(used_size(&path, end.offset));
+                    .min(used_size(&path, end_offset));
                 if size < first {
                     continue;
                 }

@@ -5,7 +5,7 @@
 
 use super::clock::{At, MS};
 use crate::front::Strategy;
-use crate::model::Random;
+use crate::model::{Random, to_u64};
 
 /// What randomness is drawn for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub(super) enum Purpose {
     Disk = 4,
     Processes = 5,
     Identities = 6,
+    Memory = 7,
+    Reading = 8,
+    Pace = 9,
 }
 
 /// The stream of one purpose.
@@ -122,6 +125,8 @@ faults! {
     OldBackup, "old_backup", 8, 9_000;
     /// An empty disk is put in place of the backup's for a while.
     BlankBackup, "blank_backup", 10, 9_000;
+    /// A node is cut off from the backup and goes on, and another machine takes its place.
+    Usurp, "usurp", 3, 3_000;
 }
 
 /// How the fronts of a seed are arranged.
@@ -152,9 +157,13 @@ pub(super) struct Plan {
     pub(super) batch_count_max: u64,
     /// Milliseconds between two batches of one client, on average.
     pub(super) pause_ms: u64,
+    /// No id is of tomorrow: what comes behind one waits for it until its deadline.
+    pub(super) is_steady: bool,
     pub(super) deadline_ms: u32,
     /// Ids that a node remembers.
     pub(super) id_count_max: u64,
+    /// Most operations are look-ups.
+    pub(super) reads_mostly: bool,
     /// When everything is healed, whatever is left to do.
     pub(super) safety_until: At,
     /// Nanoseconds on a link, at least, and what comes on top at most.
@@ -194,36 +203,93 @@ impl Plan {
             operation_count: 200 << random.below(4),
             batch_count_max: 1 << random.below(7),
             pause_ms: 5 << random.below(5),
+            is_steady: false,
             deadline_ms: u32::try_from(500_u64 << random.below(5)).expect("at most 8,000"),
             id_count_max: 1 << (11 + random.below(6)),
+            reads_mostly: stream(seed, Purpose::Reading).one_in(READING_EVERY),
             safety_until: (4_000 + random.below(24_000)) * MS,
             delay_ns: (5_000 << random.below(6), 10_000 << random.below(8)),
             window_size: 1 << window_exponent,
             faults: draw_faults(seed),
         };
+        let mut memory_random = stream(seed, Purpose::Memory);
         if is_heavy {
-            plan.make_heavy();
+            let is_huge = seed % (2 * HEAVY_EVERY) == 2 * HEAVY_EVERY - 1;
+            plan.make_heavy(is_huge);
+        } else if memory_random.one_in(FORGETFUL_EVERY) && !plan.faults.is_empty() {
+            plan.make_forgetful(&mut memory_random);
+        } else if plan.reads_mostly || stream(seed, Purpose::Pace).one_in(2) {
+            plan.spread_load();
         }
         plan
     }
 
-    /// Much load on one node: enough for checkpoints.
-    fn make_heavy(&mut self) {
+    /// The load lasts as long as faults do: small batches, and pauses between them.
+    fn spread_load(&mut self) {
+        self.batch_count_max = self.batch_count_max.min(8);
+        if self.reads_mostly {
+            // On few users, so that what one client changes another one reads.
+            self.user_count = self.user_count.min(8);
+            self.operation_count *= 2;
+        }
+        let batch_count = self
+            .operation_count
+            .div_euclid(self.batch_count_max.div_ceil(2));
+        let all_ms = self.safety_until.div_euclid(MS) * to_u64(self.client_count);
+        self.pause_ms = self.pause_ms.max(all_ms.div_euclid(batch_count));
+    }
+
+    /// Few ids are remembered, and there is time enough for them to grow old: the horizon rises.
+    fn make_forgetful(&mut self, random: &mut Random) {
+        self.id_count_max = 64 << random.below(3);
+        self.safety_until = (45_000 + random.below(20_000)) * MS;
+        self.operation_count = 800;
+        self.batch_count_max = 8;
+        self.pause_ms = 400;
+        self.reads_mostly = false;
+    }
+
+    /// Much load on one node, all the time: enough for several segments, or for checkpoints.
+    fn make_heavy(&mut self, is_huge: bool) {
         self.node_count = 1;
         self.client_count = 2;
         self.user_count = 64;
-        self.operation_count = HEAVY_OPERATION_COUNT;
-        self.batch_count_max = 2_000;
-        self.pause_ms = 20;
+        self.operation_count = if is_huge { 80_000 } else { 50_000 };
+        self.batch_count_max = if is_huge { 400 } else { 2_000 };
+        self.safety_until = self.safety_until.min(16_000 * MS);
+        let batch_count = self.operation_count.div_euclid(self.batch_count_max / 2);
+        let all_ms = self.safety_until.div_euclid(MS) * to_u64(self.client_count);
+        self.pause_ms = all_ms.div_euclid(batch_count).max(1);
+        self.is_steady = true;
         self.id_count_max = 1 << 20;
         self.window_size = 1 << 20;
+        self.reads_mostly = false;
+        if is_huge {
+            // Far apart: there are always blocks on their way.
+            let (least, more) = self.delay_ns;
+            self.delay_ns = (least * 100, more * 20);
+            let mut random = stream(self.seed, Purpose::Pace);
+            self.faults.retain(|_| random.one_in(2));
+            for (_, every_ms) in &mut self.faults {
+                *every_ms *= 4;
+            }
+        } else {
+            // Nothing keeps the log from growing, and then power is cut while segments are new.
+            self.pause_ms = (self.pause_ms / 2).max(1);
+            self.safety_until = 16_000 * MS;
+            self.faults = vec![(FaultKind::PowerCut, 4_000)];
+        }
     }
 }
 
-/// One of so many seeds has load enough for checkpoints.
-const HEAVY_EVERY: u64 = 40;
+/// One of so many seeds has load enough for several segments, and half of these for checkpoints.
+const HEAVY_EVERY: u64 = 20;
 
-const HEAVY_OPERATION_COUNT: u64 = 80_000;
+/// One of so many seeds has nodes that remember few ids.
+const FORGETFUL_EVERY: u64 = 10;
+
+/// One of so many seeds reads more than it changes.
+const READING_EVERY: u64 = 6;
 
 /// One of so many seeds has no faults at all: whatever goes wrong there is plainly wrong.
 const CALM_EVERY: u64 = 10;

@@ -59,6 +59,8 @@ pub(super) struct Watch {
     pub(super) audits: Vec<AuditSeen>,
     /// Where a node's own log is durable, by machine.
     node_ends: BTreeMap<usize, LogEnd>,
+    /// Grants that a node has and that its identity file does not show yet, by machine.
+    grants_unsaved: BTreeMap<usize, u32>,
     /// Digests that nodes told of committed blocks.
     digests: BTreeMap<(LogNumber, Seq), u128>,
     /// The log and the term that a node last worked under, by machine.
@@ -94,10 +96,39 @@ impl Watch {
     }
 
     /// The machine whose log this is, as far as one has shown it.
-    pub(super) fn machine_of(&self, log: LogNumber) -> Option<usize> {
-        let mut found = self.log_of.iter().rev();
-        let found = found.find(|(_, own)| **own == log);
-        found.map(|(machine, _)| *machine)
+    pub(super) fn machine_of(&self, log: LogNumber, nodes: &[usize]) -> Option<usize> {
+        let is_its = |machine: &&usize| self.log_of.get(machine) == Some(&log);
+        nodes.iter().find(is_its).copied()
+    }
+
+    /// Where the log of a node is durable on its own disk.
+    pub(super) fn node_offset(&self, machine: usize) -> u64 {
+        self.node_ends.get(&machine).map_or(0, |end| end.offset)
+    }
+
+    /// A request goes to a disk. The error says what is wrong with it.
+    pub(super) fn sees_request(
+        &mut self,
+        machine: usize,
+        request: &DiskRequest,
+    ) -> Result<(), String> {
+        if let DiskRequest::MakeCheckpoint { log, through, .. } = request {
+            let there = self.witnessed(*log).end.seq;
+            let own = self.node_ends.get(&machine).map(|end| end.seq);
+            let committed = there.min(own.unwrap_or(there));
+            if committed < through.seq {
+                return Err(format!(
+                    "a checkpoint of log {log} is to reach to block {}, {committed} is committed",
+                    through.seq
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A process is gone, and with it what it was granted.
+    pub(super) fn forget_grants(&mut self, machine: usize) {
+        self.grants_unsaved.remove(&machine);
     }
 
     fn witnessed(&mut self, log: LogNumber) -> &mut Witnessed {
@@ -142,6 +173,11 @@ impl Watch {
         medium: Option<&MemoryMedium>,
     ) -> Result<(), Wrong> {
         for reply in replies {
+            if matches!(reply, DiskReply::FileSaved { .. })
+                && let Some(count) = self.grants_unsaved.get_mut(&machine)
+            {
+                *count = count.saturating_sub(1);
+            }
             match (kind, reply) {
                 (Kind::Backup, DiskReply::Durable { log, end }) => {
                     self.backup_durable(*log, *end, &requests, at)?;
@@ -174,7 +210,7 @@ impl Watch {
                     },
                 ) => {
                     self.log_of.insert(machine, *log);
-                    self.node_ends.insert(machine, report.end);
+                    self.node_opened(machine, *log, &report.end)?;
                 }
                 _ => (),
             }
@@ -303,6 +339,19 @@ impl Watch {
         }
     }
 
+    /// A node opened its log: what was committed and durable there may not be missing.
+    fn node_opened(&mut self, machine: usize, log: LogNumber, end: &LogEnd) -> Result<(), Wrong> {
+        let known = self.node_ends.insert(machine, *end).unwrap_or_default();
+        let committed = known.seq.min(self.witnessed(log).end.seq);
+        if end.seq < committed {
+            return Err(Wrong::Short(format!(
+                "log {log}: a node made block {committed} durable and comes back with block {}",
+                end.seq
+            )));
+        }
+        Ok(())
+    }
+
     /// Does the backup's disk have all that was ever durable on it?
     pub(super) fn is_backup_whole(&self) -> bool {
         self.logs.iter().all(|(log, seen)| {
@@ -363,6 +412,10 @@ impl World {
         let kind = self.machines[machine].kind;
         let told = match (kind, frame.header.kind) {
             (Kind::Node(_), FrameKind::Appended) => self.watch_ack(frame),
+            (Kind::Node(_), FrameKind::Granted) => {
+                *self.watch.grants_unsaved.entry(machine).or_default() += 1;
+                Ok(())
+            }
             (Kind::Backup, FrameKind::Beat) => {
                 let node = self.network.end(id.other()).map(|end| end.machine);
                 node.map_or(Ok(()), |node| self.watch_beat(node, frame))
@@ -422,12 +475,17 @@ impl World {
             .network
             .end(id)
             .is_some_and(|end| end.link == Link::Cluster);
-        if !to_front {
-            return;
-        }
         let mut rest = bytes;
         while let Ok(Some((frame, size))) = split(rest, LINK_FRAME_SIZE_MAX) {
-            if frame.header.kind == FrameKind::Receipts
+            let unsaved = self.watch.grants_unsaved.get(&machine).copied();
+            let is_work = matches!(frame.header.kind, FrameKind::Follow | FrameKind::Append);
+            if !to_front && is_work && unsaved.unwrap_or(0) != 0 {
+                let name = &self.machines[machine].name;
+                let text = format!("{name} goes to work in a term that it has not saved");
+                self.blame(text);
+            }
+            if to_front
+                && frame.header.kind == FrameKind::Receipts
                 && let Err(text) = self.watch_receipts(machine, &frame)
             {
                 self.blame(text);

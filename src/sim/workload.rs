@@ -52,6 +52,8 @@ enum LinkEvent {
 pub(super) struct Workload {
     pub(super) asked: Vec<Asked>,
     random: Random,
+    /// Which look-ups there are where most operations are look-ups.
+    reading: Option<Random>,
     left: u64,
     recent: Vec<Operation>,
     /// What clients last heard of an account: version and balance.
@@ -66,8 +68,8 @@ pub(super) struct Workload {
     pause_ms: u64,
     currency_count: u64,
     pub(super) is_over: bool,
-    /// Every question must get a proper answer.
-    is_calm: bool,
+    /// No id is of tomorrow.
+    is_steady: bool,
 }
 
 impl ClientBody {
@@ -120,6 +122,9 @@ impl Workload {
         Self {
             asked: Vec::new(),
             random,
+            reading: plan
+                .reads_mostly
+                .then(|| stream(plan.seed, Purpose::Reading)),
             left: plan.operation_count,
             recent: Vec::new(),
             heard: BTreeMap::new(),
@@ -131,7 +136,8 @@ impl Workload {
             pause_ms: plan.pause_ms,
             currency_count: plan.currency_count,
             is_over: false,
-            is_calm: plan.faults.is_empty(),
+            // Where nothing goes wrong every question must get a proper answer.
+            is_steady: plan.is_steady || plan.faults.is_empty(),
         }
     }
 
@@ -189,6 +195,20 @@ impl Workload {
         } else {
             version
         }
+    }
+
+    /// A look-up in place of the next operation, where most of them are look-ups.
+    fn look_up(&mut self) -> Option<Operation> {
+        let random = self.reading.as_mut()?;
+        if random.one_in(8) {
+            return None;
+        }
+        let user = self.users[to_usize(random.below(to_u64(self.users.len())))];
+        let code = u32::try_from(1 + random.below(self.currency_count)).expect("few currencies");
+        Some(match random.below(4) {
+            0 => Operation::list(user, 0, 4),
+            _ => Operation::get(user, Currency::new(code).expect("not 0")),
+        })
     }
 
     /// An operation that was not asked for before.
@@ -299,7 +319,7 @@ impl Workload {
         let ms = id.time_ms();
         let ms = match self.random.below(4) {
             // It is tried until its deadline, and what follows of its user waits for it.
-            0 if !self.is_calm => ms + 180_000 + self.random.below(1_000),
+            0 if !self.is_steady => ms + 180_000 + self.random.below(1_000),
             1 => 1 + self.random.below(1_000),
             2 => ms.saturating_sub(48 * 60 * 60 * 1_000),
             _ => ms.saturating_sub(self.random.below(40_000)),
@@ -355,9 +375,10 @@ impl Workload {
             } else {
                 None
             };
-            let operation = match old {
-                Some(old) => self.again(old),
-                None => self.fresh(session.new_id(now)),
+            let operation = match (self.look_up(), old) {
+                (Some(look_up), _) => look_up,
+                (None, Some(old)) => self.again(old),
+                (None, None) => self.fresh(session.new_id(now)),
             };
             self.remember(operation);
             batch.push(operation);

@@ -70,6 +70,7 @@ fn two_hundred_seeds_keep_every_promise() {
     }
     let missing = missing(&counts);
     assert!(missing.is_empty(), "never occurred: {missing:?}");
+    assert!(counts.events.contains_key("checkpoint"), "no checkpoint");
 }
 
 #[test]
