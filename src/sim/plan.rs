@@ -16,6 +16,7 @@ pub(super) enum Purpose {
     Disk = 4,
     Processes = 5,
     Identities = 6,
+    Moves = 7,
 }
 
 /// The stream of one purpose.
@@ -122,6 +123,8 @@ faults! {
     OldBackup, "old_backup", 8, 9_000;
     /// An empty disk is put in place of the backup's for a while.
     BlankBackup, "blank_backup", 10, 9_000;
+    /// Nodes are away for about as long as it takes until the others take over.
+    Away, "away", 2, 5_000;
 }
 
 /// How the fronts of a seed are arranged.
@@ -163,6 +166,37 @@ pub(super) struct Plan {
     pub(super) window_size: usize,
     /// Milliseconds between two faults of a class that is on.
     pub(super) faults: Vec<(FaultKind, u64)>,
+    /// When slots go from node to node; never in some seeds.
+    pub(super) moves: Option<MovesPlan>,
+}
+
+/// When slots go from node to node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MovesPlan {
+    /// Silence of a node after which the others take its slots over.
+    pub(super) take_over_after_ms: u64,
+    /// The same for one that was not there since the backup's start.
+    pub(super) start_grace_ms: u64,
+    /// How long one that is back has to wait until it gets slots again.
+    pub(super) refill_after_ms: u64,
+    /// Slots of a planned move at most, about: few users make one account in a slot or none.
+    pub(super) slot_count_goal: u64,
+}
+
+impl MovesPlan {
+    /// The plan of a seed; most seeds have none.
+    fn draw(seed: u64) -> Option<Self> {
+        let mut random = stream(seed, Purpose::Moves);
+        let is_on = random.one_in(2);
+        let take_over_after_ms = 400 << random.below(4);
+        let plan = Self {
+            take_over_after_ms,
+            start_grace_ms: take_over_after_ms << random.below(3),
+            refill_after_ms: 200 << random.below(5),
+            slot_count_goal: 2_000 << random.below(5),
+        };
+        is_on.then_some(plan)
+    }
 }
 
 impl Plan {
@@ -200,9 +234,14 @@ impl Plan {
             delay_ns: (5_000 << random.below(6), 10_000 << random.below(8)),
             window_size: 1 << window_exponent,
             faults: draw_faults(seed),
+            moves: MovesPlan::draw(seed),
         };
         if is_heavy {
             plan.make_heavy();
+        }
+        if plan.moves.is_some() {
+            // Somebody must be there to take over.
+            plan.node_count = plan.node_count.max(2);
         }
         plan
     }
