@@ -313,7 +313,16 @@ impl Running {
             return;
         }
         assert!(stream.owner.is_none(), "the one before was released");
-        let member = &record.members[&stream.node];
+        let node = stream.node;
+        let latest = self.authority.latest().members.get(&node);
+        if latest.is_none_or(|member| member.log != log) {
+            // An operator was faster.
+            stream.fence = Fence::Open;
+            let text = format!("node {node} is being removed from the cluster");
+            self.refuse(claim.asker, RefusalCode::NotAMember, &text, out);
+            return;
+        }
+        let member = &record.members[&node];
         if let Some((code, text)) = replaced(member, claim.incarnation) {
             // It was not replaced yet when it asked.
             stream.fence = Fence::Open;
@@ -330,9 +339,7 @@ impl Running {
             }));
             return;
         }
-        let node = stream.node;
         let durable = stream.durable;
-        let member = &record.members[&node];
         if member.incarnation == Some(claim.incarnation) {
             // The same life again: it keeps its term. Only its address may be new.
             if member.address != Some(claim.address) {

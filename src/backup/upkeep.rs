@@ -457,8 +457,8 @@ impl Running {
         }
     }
 
-    /// The replica could not go on: what it holds of this log proves nothing any more. Where room
-    /// was lacking it is tried again.
+    /// The replica could not go on: what it holds of this log proves nothing any more. It is tried
+    /// again after a while, since moves wait for it; damage stays what it is.
     pub(super) fn on_replica_failed(
         &mut self,
         log: LogNumber,
@@ -471,7 +471,8 @@ impl Running {
             let known = stream.replica.fault.as_deref() == Some(text);
             stream.replica.asked = false;
             stream.replica.fault = Some(text.to_owned());
-            stream.replica.again = (*fault == DiskFault::NoSpace).then_some(again);
+            let may_pass = matches!(fault, DiskFault::NoSpace | DiskFault::Other);
+            stream.replica.again = may_pass.then_some(again);
             if known {
                 return;
             }

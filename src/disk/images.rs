@@ -74,8 +74,11 @@ fn remove(medium: &dyn Medium, name: &str) -> Result<(), LogError> {
 pub(super) fn make_dir(medium: &dyn Medium) -> Result<(), LogError> {
     medium
         .create_dir(DIR)
-        .and_then(|()| medium.sync_dir(""))
-        .map_err(|error| LogError::io(format!("creating {DIR}"), error))
+        .map_err(|error| LogError::io(format!("creating {DIR}"), error))?;
+    // Another sync would say nothing about what this one was to make durable.
+    medium
+        .sync_dir("")
+        .map_err(|error| LogError::Poisoned(format!("syncing the name of {DIR}: {error}")))
 }
 
 /// Where an image is written before it is whole. Several may be written at a time.

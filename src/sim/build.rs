@@ -181,15 +181,25 @@ impl World {
         } else {
             None
         };
+        let limits = match self.plan.moves {
+            Some(moves) => BackupLimits {
+                take_over_after_ms: moves.take_over_after_ms,
+                start_grace_ms: moves.start_grace_ms,
+                refill_after_ms: moves.refill_after_ms,
+                move_account_count_goal: moves.slot_count_goal,
+                ..BackupLimits::STANDARD
+            },
+            // A dead node's users wait until it is back.
+            None => BackupLimits {
+                take_over_after_ms: 0,
+                ..BackupLimits::STANDARD
+            },
+        };
         Backup::new(BackupOptions {
             create,
             address: self.machines[number].address,
             incarnation: self.incarnation(),
-            limits: BackupLimits {
-                // Moves are not in this world yet: a dead node's users wait until it is back.
-                take_over_after_ms: 0,
-                ..BackupLimits::STANDARD
-            },
+            limits,
             id_seed: self.id_random.u64(),
         })
     }

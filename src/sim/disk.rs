@@ -141,6 +141,9 @@ impl World {
         let found =
             self.watch
                 .saw_replies(machine, kind, self.at, requests, replies, medium.as_ref());
+        for name in self.watch.marks.take_happened() {
+            self.counts.event(name);
+        }
         match found {
             Ok(()) => (),
             Err(Wrong::Short(_)) if self.faults.is_hurt(machine) => (),

@@ -47,6 +47,7 @@ pub(super) struct Faults {
     pub(super) replaced: Option<(usize, usize)>,
     stopping: BTreeSet<usize>,
     kinds: BTreeSet<FaultKind>,
+    takes_over: bool,
 }
 
 impl Faults {
@@ -67,6 +68,7 @@ impl Faults {
             replaced: None,
             stopping: BTreeSet::new(),
             kinds: on.map(|(kind, _)| *kind).collect(),
+            takes_over: plan.moves.is_some(),
         }
     }
 
@@ -126,6 +128,9 @@ impl Faults {
         if has(&["no room", "space", "full"]) && self.has_any(&[FaultKind::Full]) {
             return true;
         }
+        if has(&["is there to take over"]) && self.takes_over {
+            return true;
+        }
         let broken = [FaultKind::SyncFails, FaultKind::WriteFails];
         if has(&["disk failed", "on demand", "poisoned"]) && self.has_any(&broken) {
             return true;
@@ -162,10 +167,11 @@ impl Faults {
                 FaultKind::BlankBackup,
             ]),
             ExitCode::Usage => self.has_any(&[FaultKind::BlankBackup]) && !healed,
+            // One that was taken over while it ran begins again.
+            ExitCode::Unhealthy => self.takes_over && machine != 0,
             ExitCode::Refused
             | ExitCode::CannotConnect
             | ExitCode::Unknown
-            | ExitCode::Unhealthy
             | ExitCode::Threshold
             | ExitCode::Fenced => false,
         }
@@ -311,6 +317,7 @@ impl World {
             }
             FaultKind::OldBackup => self.old_backup(random),
             FaultKind::BlankBackup => self.blank_backup(random),
+            FaultKind::Away => self.send_away(random),
         }
     }
 
@@ -662,6 +669,10 @@ impl World {
         let ready = |machine: &super::machine::Machine| machine.is_ready() != machine.stays_down;
         let is_busy = |body: &Body| matches!(body, Body::Client(body) if !body.is_idle());
         let mut bodies = self.machines.iter().flat_map(|machine| &machine.body);
-        self.machines.iter().all(ready) && !bodies.any(is_busy) && self.workload.open_count == 0
+        self.machines.iter().all(ready)
+            && !bodies.any(is_busy)
+            && self.workload.open_count == 0
+            && self.watch.marks.open_count() == 0
+            && self.watch.is_level(&self.node_at)
     }
 }

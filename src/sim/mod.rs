@@ -25,6 +25,7 @@
 )]
 
 mod auditor;
+mod away;
 mod build;
 mod clock;
 mod counts;
@@ -33,6 +34,7 @@ mod disk;
 mod exchange;
 mod fault;
 mod machine;
+mod marks;
 mod network;
 mod plan;
 mod process;
@@ -162,6 +164,19 @@ pub fn missing(counts: &Counts) -> Vec<String> {
         let lacking = names.iter().filter(|name| !found.contains_key(**name));
         missing.extend(lacking.map(|name| format!("{what} {name}")));
     }
+    let moves = [
+        "take_over",
+        "taken_move",
+        "planned_move",
+        "adoption",
+        "activation",
+        "redirected_move",
+        "rejoin",
+    ];
+    let lacking = moves
+        .iter()
+        .filter(|name| !counts.events.contains_key(**name));
+    missing.extend(lacking.map(|name| format!("event {name}")));
     let kinds = FaultKind::ALL.iter().map(|kind| kind.name());
     let lacking = kinds.filter(|name| !counts.faults.contains_key(name));
     missing.extend(lacking.map(|name| format!("fault {name}")));
@@ -225,9 +240,10 @@ impl World {
             .collect();
         format!(
             "no rest {} virtual seconds after healing: {} operations are not answered, not \
-             serving: {down:?}",
+             serving: {down:?}, {} moves are open",
             REST_MS_MAX.div_euclid(1_000),
             self.workload.open_count,
+            self.watch.marks.open_count(),
         )
     }
 

@@ -19,6 +19,7 @@ pub(super) enum Purpose {
     Memory = 7,
     Reading = 8,
     Pace = 9,
+    Moves = 10,
 }
 
 /// The stream of one purpose.
@@ -127,6 +128,8 @@ faults! {
     BlankBackup, "blank_backup", 10, 9_000;
     /// A node is cut off from the backup and goes on, and another machine takes its place.
     Usurp, "usurp", 3, 3_000;
+    /// Nodes are away for about as long as it takes until the others take over.
+    Away, "away", 2, 5_000;
 }
 
 /// How the fronts of a seed are arranged.
@@ -172,6 +175,37 @@ pub(super) struct Plan {
     pub(super) window_size: usize,
     /// Milliseconds between two faults of a class that is on.
     pub(super) faults: Vec<(FaultKind, u64)>,
+    /// When slots go from node to node; never in some seeds.
+    pub(super) moves: Option<MovesPlan>,
+}
+
+/// When slots go from node to node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MovesPlan {
+    /// Silence of a node after which the others take its slots over.
+    pub(super) take_over_after_ms: u64,
+    /// The same for one that was not there since the backup's start.
+    pub(super) start_grace_ms: u64,
+    /// How long one that is back has to wait until it gets slots again.
+    pub(super) refill_after_ms: u64,
+    /// Slots of a planned move at most, about: few users make one account in a slot or none.
+    pub(super) slot_count_goal: u64,
+}
+
+impl MovesPlan {
+    /// The plan of a seed; most seeds have none.
+    fn draw(seed: u64) -> Option<Self> {
+        let mut random = stream(seed, Purpose::Moves);
+        let is_on = random.one_in(2);
+        let take_over_after_ms = 400 << random.below(4);
+        let plan = Self {
+            take_over_after_ms,
+            start_grace_ms: take_over_after_ms << random.below(3),
+            refill_after_ms: 200 << random.below(5),
+            slot_count_goal: 2_000 << random.below(5),
+        };
+        is_on.then_some(plan)
+    }
 }
 
 impl Plan {
@@ -211,6 +245,7 @@ impl Plan {
             delay_ns: (5_000 << random.below(6), 10_000 << random.below(8)),
             window_size: 1 << window_exponent,
             faults: draw_faults(seed),
+            moves: MovesPlan::draw(seed),
         };
         let mut memory_random = stream(seed, Purpose::Memory);
         if is_heavy {
@@ -220,6 +255,10 @@ impl Plan {
             plan.make_forgetful(&mut memory_random);
         } else if plan.reads_mostly || stream(seed, Purpose::Pace).one_in(2) {
             plan.spread_load();
+        }
+        if plan.moves.is_some() {
+            // Somebody must be there to take over.
+            plan.node_count = plan.node_count.max(2);
         }
         plan
     }

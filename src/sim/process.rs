@@ -394,7 +394,10 @@ impl World {
                 self.tell(&text);
             }
             // The supervisor starts it anew, as a new incarnation.
-            Effect::BeginAgain { text } => return Some((ExitCode::Unhealthy, text)),
+            Effect::BeginAgain { text } => {
+                self.counts.event("rejoin");
+                return Some((ExitCode::Unhealthy, text));
+            }
             Effect::Exit { code, text } => return Some((code, text)),
         }
         None

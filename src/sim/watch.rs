@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::auditor::{AuditSeen, LogSeen};
 use super::clock::At;
 use super::machine::Kind;
+use super::marks::Marks;
 use super::network::EndId;
 use super::world::World;
 use crate::disk::{DiskOptions, FolderKind, open_on};
@@ -68,6 +69,8 @@ pub(super) struct Watch {
     log_of: BTreeMap<usize, LogNumber>,
     /// In its present life the backup found a log that ends before what was committed.
     pub(super) backup_found_damage: bool,
+    /// Steps of moves that are durable at the backup.
+    pub(super) marks: Marks,
     /// The latest date that the backup's clock has shown, Unix ms.
     pub(super) backup_wall_ms: u64,
 }
@@ -129,6 +132,16 @@ impl Watch {
     /// A process is gone, and with it what it was granted.
     pub(super) fn forget_grants(&mut self, machine: usize) {
         self.grants_unsaved.remove(&machine);
+    }
+
+    /// Does the disk of each of these machines have just what the backup has of its log?
+    pub(super) fn is_level(&self, machines: &[usize]) -> bool {
+        machines.iter().all(|machine| {
+            let own = self.node_ends.get(machine).map(|end| (end.seq, end.chain));
+            let log = self.log_of.get(machine);
+            let there = log.and_then(|log| self.logs.get(log));
+            own == there.map(|there| (there.end.seq, there.end.chain))
+        })
     }
 
     fn witnessed(&mut self, log: LogNumber) -> &mut Witnessed {
@@ -284,8 +297,10 @@ impl Watch {
                 end.seq, witnessed.end.seq
             ));
         }
-        witnessed.seen.blocks.push((block, at));
+        let verify = witnessed.seen.verify;
+        witnessed.seen.blocks.push((block.clone(), at));
         witnessed.end = end;
+        self.marks.note(log, &block, &verify);
         if self.backup_wall_ms + AHEAD_MS_MAX < end.time.ms() {
             return Err(format!(
                 "log {log}: block {} has log time {} ms, the backup's clock was never beyond {} ms",
@@ -468,8 +483,10 @@ impl World {
 
     /// Bytes are about to leave a process: whole frames.
     pub(super) fn watch_outgoing(&mut self, machine: usize, id: EndId, bytes: &[u8]) {
-        if !matches!(self.machines[machine].kind, Kind::Node(_)) {
-            return;
+        match self.machines[machine].kind {
+            Kind::Node(_) => (),
+            Kind::Backup => return self.watch_orders(id, bytes),
+            Kind::Front | Kind::Client(_) => return,
         }
         let to_front = self
             .network
@@ -494,6 +511,26 @@ impl World {
         }
     }
 
+    /// Orders about moves leave the backup when what they follow from is durable there.
+    fn watch_orders(&mut self, id: EndId, bytes: &[u8]) {
+        if self.faults.is_stranger(self.backup()) {
+            return;
+        }
+        let node = self.network.end(id.other()).map(|end| end.machine);
+        let log = node.and_then(|node| self.watch.log_of.get(&node).copied());
+        let mut rest = bytes;
+        while let Ok(Some((frame, size))) = split(rest, LINK_FRAME_SIZE_MAX) {
+            if frame.header.kind == FrameKind::MoveOrder
+                && let Ok(Message::MoveOrder(order)) = Message::read(&frame)
+                && let Some(log) = log
+                && let Err(text) = self.watch.marks.allow(log, &order)
+            {
+                self.blame(text);
+            }
+            rest = &rest[size..];
+        }
+    }
+
     /// Receipts leave a node when the entries that they show are durable on both sides.
     fn watch_receipts(&mut self, machine: usize, frame: &Frame<'_>) -> Result<(), String> {
         let Ok(Message::Receipts(receipts)) = Message::read(frame) else {
@@ -501,6 +538,7 @@ impl World {
         };
         let own = self.watch.node_ends.get(&machine).copied();
         let own = own.unwrap_or_default();
+        let own_log = self.watch.log_of.get(&machine).copied();
         let name = &self.machines[machine].name;
         for receipt in receipts.iter().flatten() {
             let Some(log) = receipt.place.log() else {
@@ -508,7 +546,9 @@ impl World {
             };
             let there = self.watch.witnessed(log).end;
             let offset = receipt.place.offset();
-            if own.offset <= offset || there.offset <= offset {
+            // What came with its slot was durable before it could come.
+            let is_here = own_log != Some(log) || offset < own.offset;
+            if !is_here || there.offset <= offset {
                 return Err(format!(
                     "{name} answers {:?}, durable are {} here and {} at the backup",
                     receipt, own.offset, there.offset

@@ -511,7 +511,9 @@ impl World {
         self.counts.event("audit");
         for row in rows {
             let balance = i128::try_from(row.issued).unwrap_or(i128::MAX)
-                - i128::try_from(row.burned).unwrap_or(0);
+                - i128::try_from(row.burned).unwrap_or(0)
+                + row.adopted_in
+                - row.adopted_out;
             let before = self.workload.issued.insert(row.currency, row.issued);
             if row.difference != 0 || row.available + row.held != balance {
                 self.blame(format!(

@@ -57,6 +57,8 @@ pub(super) enum Event {
     Fault { kind: FaultKind },
     /// A fault ends.
     Remedy { remedy: Remedy },
+    /// A process ends in the middle of something.
+    Crash { machine: usize, is_power_cut: bool },
     /// The safety phase is over.
     SafetyOver,
 }
@@ -214,6 +216,10 @@ impl World {
             Event::Restart { machine } => self.restart(machine),
             Event::Fault { kind } => self.fault(kind),
             Event::Remedy { remedy } => self.remedy(remedy),
+            Event::Crash {
+                machine,
+                is_power_cut,
+            } => self.crash_now(machine, is_power_cut),
             Event::SafetyOver => self.heal_all(),
         }
     }

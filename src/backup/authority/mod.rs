@@ -188,15 +188,16 @@ impl Authority {
         self.latest_number
     }
 
-    /// Changes the member with this log.
+    /// Changes a member. One that is just being removed is left as it was.
     pub(super) fn change_member(
         &mut self,
         node: NodeId,
         change: impl FnOnce(&mut MemberRecord),
     ) -> ChangeNumber {
         self.change(|record| {
-            let member = record.members.get_mut(&node);
-            change(member.expect("members are never removed while they have a stream"));
+            if let Some(member) = record.members.get_mut(&node) {
+                change(member);
+            }
         })
     }
 

@@ -61,6 +61,11 @@ impl Running {
         if latest.members.contains_key(&register.node) {
             return refusal(RefusalCode::InUse, "a node of this number is joining");
         }
+        let retired = register.log.and_then(|log| latest.retired.get(&log));
+        if retired.is_some_and(|(node, _)| *node == register.node) {
+            let text = "the node was removed from the cluster: join with an empty folder";
+            return refusal(RefusalCode::NotAMember, text);
+        }
         if let Some(text) = self.test_age(register, Term(0), &LogEnd::default()) {
             return Err((RefusalCode::BackupOlder, text));
         }

@@ -24,9 +24,9 @@ pub(super) type Pair = (NodeId, NodeId);
 
 /// What is between a table and the one that the rule gives: the slots of each source and target.
 pub(super) fn pairs(record: &Record, desired: &SlotTable) -> BTreeMap<Pair, Vec<Slot>> {
-    let leaving = record.moves.active.values();
-    let leaving = leaving.filter(|moving| !matches!(moving.state, MoveState::Flipped(..)));
-    let moving = SlotSet::of(leaving.flat_map(|moving| moving.ranges.iter()));
+    // A flipped one too: until its activation the table's owner has nothing to hand over.
+    let active = record.moves.active.values();
+    let moving = SlotSet::of(active.flat_map(|moving| moving.ranges.iter()));
     let mut pairs: BTreeMap<Pair, Vec<Slot>> = BTreeMap::new();
     for moved in record.table.difference(desired) {
         let (Some(from), Some(to)) = (moved.from, moved.to) else {

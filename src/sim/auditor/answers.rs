@@ -227,8 +227,7 @@ fn check_look_up(
         return check_find(history, one, answer);
     }
     let user = operation.user().get();
-    let empty = Model::default();
-    let model = history.model_of(user).unwrap_or(&empty);
+    let model = &history.model;
     let is_recent = operation.flags().has(Flags::RECENT);
     match operation.kind() {
         Kind::Get if is_recent && receipt.code == ResultCode::Ok => {

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::homes::{Homes, Spot};
 use super::model::{Model, Sums};
 use super::{At, AuditSeen, Findings};
 use crate::log::{BLOCK_HEADER_SIZE, Block, Verify};
 use crate::model::{
-    Change, ENTRY_SIZE, Entry, LogEnd, LogNumber, Place, Seq, Term, UserId, to_u64, user_slot,
+    Adopt, Change, ENTRY_SIZE, Entry, LogEnd, LogNumber, MoveNumber, Place, Seq, SlotRange, Term,
+    UserId, to_u64, user_slot,
 };
 
 /// Nanoseconds of the shortest time for which ids are remembered.
@@ -38,28 +40,32 @@ pub(in crate::sim) struct LogSeen {
 }
 
 /// Everything that happened to accounts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct History {
+    ring_key: u128,
     pub(super) lines: Vec<Line>,
     /// Where in `lines` the change with this user and id is.
     pub(super) by_id: BTreeMap<(u128, u128), usize>,
-    pub(super) models: BTreeMap<LogNumber, Model>,
-    /// In which log a user's changes are.
-    pub(super) log_of: BTreeMap<u128, LogNumber>,
-    /// Log time and Unix ms of each rise of a log's horizon.
-    pub(super) horizons: BTreeMap<LogNumber, Vec<(u64, u64)>>,
+    pub(super) model: Model,
+    homes: Homes,
+    /// Unix ms of each rise of a log's horizon.
+    horizons: Vec<u64>,
     /// Sums at the blocks where an audit was taken.
     sums_at: BTreeMap<(LogNumber, Seq), BTreeMap<u32, Sums>>,
 }
 
 /// What is known of one log while it is walked.
-struct Walk {
+struct Walk<'a> {
     log: LogNumber,
+    verify: Verify,
+    /// The blocks that were not walked yet.
+    rest: &'a [(Bytes, At)],
+    /// What the next one adopts was handed over here.
+    waits_for: Option<Place>,
     end: LogEnd,
     horizon_ms: u64,
     time: u64,
     term_marked: Term,
-    slots: Vec<bool>,
 }
 
 impl History {
@@ -70,48 +76,64 @@ impl History {
         ring_key: u128,
         findings: &mut Findings,
     ) -> Self {
-        let mut history = Self::default();
+        let mut history = Self {
+            ring_key,
+            lines: Vec::new(),
+            by_id: BTreeMap::new(),
+            model: Model::default(),
+            homes: Homes::new(),
+            horizons: Vec::new(),
+            sums_at: BTreeMap::new(),
+        };
         let wanted: BTreeMap<(LogNumber, Seq), ()> = audits
             .iter()
             .flat_map(|audit| audit.ends.iter().map(|(log, end)| ((*log, end.seq), ())))
             .collect();
+        let mut walks: BTreeMap<LogNumber, Walk<'_>> = BTreeMap::new();
         for (log, seen) in logs {
-            history.models.insert(*log, Model::default());
-            let mut walk = Walk {
+            let walk = Walk {
                 log: *log,
+                verify: seen.verify,
+                rest: &seen.blocks,
+                waits_for: source_of(seen.blocks.first(), &seen.verify),
                 end: LogEnd::default(),
                 horizon_ms: 0,
                 time: 0,
                 term_marked: Term(0),
-                slots: vec![false; crate::model::to_usize(u64::from(crate::limits::SLOT_COUNT))],
             };
-            for (bytes, at) in &seen.blocks {
-                if let Err(text) = history.block(&mut walk, &seen.verify, bytes, *at, ring_key) {
-                    findings.add(format!("log {log}: {text}"));
-                    break;
-                }
-                if wanted.contains_key(&(*log, walk.end.seq)) {
-                    let sums = history.models[log].sums.clone();
-                    history.sums_at.insert((*log, walk.end.seq), sums);
-                }
+            walks.insert(*log, walk);
+        }
+        while let Some(log) = next_log(&walks) {
+            let walk = walks.get_mut(&log).expect("it was just there");
+            if let Err(text) = history.next_block(walk) {
+                findings.add(format!("log {log}: {text}"));
+                // What follows from it says nothing any more.
+                return history;
             }
+            if wanted.contains_key(&(log, walk.end.seq)) {
+                let sums = history.model.sums.get(&log).cloned().unwrap_or_default();
+                history.sums_at.insert((log, walk.end.seq), sums);
+            }
+        }
+        if let Some(walk) = walks.values().find(|walk| !walk.rest.is_empty()) {
+            findings.add(format!(
+                "log {}: block {} adopts what was never handed over",
+                walk.log,
+                walk.end.seq.next()
+            ));
         }
         history.check_audits(audits, findings);
         history
     }
 
-    fn block(
-        &mut self,
-        walk: &mut Walk,
-        verify: &Verify,
-        bytes: &[u8],
-        at: At,
-        ring_key: u128,
-    ) -> Result<(), String> {
-        let block = Block::read(bytes, verify).map_err(|error| error.to_string())?;
+    fn next_block(&mut self, walk: &mut Walk<'_>) -> Result<(), String> {
+        let ((bytes, at), rest) = walk.rest.split_first().ok_or("no block is left")?;
+        walk.rest = rest;
+        walk.waits_for = source_of(rest.first(), &walk.verify);
+        let block = Block::read(bytes, &walk.verify).map_err(|error| error.to_string())?;
         let block = block.ok_or("an empty block")?;
         block
-            .follows(&walk.end, verify.segment_size)
+            .follows(&walk.end, walk.verify.segment_size)
             .map_err(|error| error.to_string())?;
         let head = *block.head();
         if walk.end.seq < head.committed {
@@ -120,6 +142,7 @@ impl History {
                 head.seq, head.committed
             ));
         }
+        let offset_before = walk.end.offset;
         walk.end = block.end();
         let first = block.first_offset() + to_u64(BLOCK_HEADER_SIZE);
         for (index, (_, _, entry)) in (0..).zip(block.entries()) {
@@ -129,9 +152,17 @@ impl History {
             if time <= walk.time {
                 return Err(told(format!("log time goes back to {time}")));
             }
+            let spot = Spot {
+                log: walk.log,
+                place,
+                time,
+                time_before: walk.time,
+                horizon_ms: walk.horizon_ms,
+                offset_before,
+            };
             walk.time = time;
             let entry = Entry::read(entry).map_err(|error| told(error.to_string()))?;
-            self.entry(walk, entry, place, at, ring_key).map_err(told)?;
+            self.entry(walk, entry, &spot, *at).map_err(told)?;
         }
         if head.term != walk.term_marked {
             return Err(format!(
@@ -139,27 +170,27 @@ impl History {
                 head.seq, head.term, walk.term_marked
             ));
         }
-        Ok(())
+        let ended = self.homes.end_block(walk.log);
+        ended.map_err(|text| format!("block {}: {text}", head.seq))
     }
 
     fn entry(
         &mut self,
-        walk: &mut Walk,
+        walk: &mut Walk<'_>,
         entry: Entry,
-        place: Place,
+        spot: &Spot,
         at: At,
-        ring_key: u128,
     ) -> Result<(), String> {
+        let log = walk.log;
         match entry {
-            Entry::Change(change) => return self.change(walk, change, place, at, ring_key),
+            Entry::Change(change) => return self.change(walk, change, spot.place, at),
             Entry::Horizon { ms } => {
                 let forgets_early = walk.time.saturating_sub(ID_WINDOW_NS_MIN) < ms * 1_000_000;
                 if ms <= walk.horizon_ms || forgets_early {
                     return Err(format!("the horizon rises to {ms}"));
                 }
                 walk.horizon_ms = ms;
-                let rises = self.horizons.entry(walk.log).or_default();
-                rises.push((walk.time, ms));
+                self.horizons.push(ms);
             }
             Entry::Epoch(mark) => {
                 if mark.term < walk.term_marked {
@@ -168,33 +199,49 @@ impl History {
                 walk.term_marked = mark.term;
             }
             Entry::Activation(activation) => {
-                for range in activation.ranges() {
-                    walk.slots[range.first.index()..=range.last.index()].fill(true);
+                self.homes.activate(log, &activation)?;
+                if activation.number != MoveNumber(0) {
+                    let held = self.held_in(activation.ranges());
+                    self.model.arrive(log, &held);
                 }
             }
-            Entry::HandOver(_)
-            | Entry::HandedSums(_)
-            | Entry::Adopt(_)
-            | Entry::AdoptedFile(_)
-            | Entry::AdoptedSlots(_)
-            | Entry::Drop { .. } => {
-                return Err("an entry of a move, which this world does not order".to_owned());
+            Entry::HandOver(hand_over) => {
+                let held = self.held_in(hand_over.slots.as_slice());
+                self.homes.hand_over(spot, &hand_over, &held)?;
+                self.model.leave(log, &held);
             }
+            Entry::HandedSums(sums) => self.homes.handed_sums(&sums)?,
+            Entry::Adopt(adopt) => {
+                // Ids that the source has forgotten are nowhere any more.
+                let horizon_ms = self.homes.adopt(spot, &adopt)?;
+                walk.horizon_ms = walk.horizon_ms.max(horizon_ms);
+            }
+            Entry::AdoptedFile(file) => self.homes.adopted_file(log, &file)?,
+            Entry::AdoptedSlots(slots) => self.homes.adopted_slots(log, &slots)?,
+            Entry::Drop { number } => self.homes.drop_staged(log, number)?,
         }
         Ok(())
     }
 
+    /// What the accounts of some slots hold.
+    fn held_in(&self, ranges: &[SlotRange]) -> super::homes::Held {
+        self.model.held_by(|user| {
+            let slot = slot_of(self.ring_key, user);
+            let mut ranges = ranges.iter();
+            ranges.any(|range| (range.first..=range.last).contains(&slot))
+        })
+    }
+
     fn change(
         &mut self,
-        walk: &Walk,
+        walk: &Walk<'_>,
         change: Change,
         place: Place,
         at: At,
-        ring_key: u128,
     ) -> Result<(), String> {
         let user = change.operation.user();
         let id = change.operation.id().ok_or("a change without an id")?;
-        if !walk.slots[user_slot(ring_key, user).index()] {
+        if !self.homes.is_in(user_slot(self.ring_key, user), walk.log) {
             return Err(format!("user {user} is not served by this log"));
         }
         if id.time_ms() < walk.horizon_ms {
@@ -206,14 +253,9 @@ impl History {
                 first.place
             ));
         }
-        let model = self.models.entry(walk.log).or_default();
-        model
-            .follow(&change, walk.time, place.0)
+        self.model
+            .follow(walk.log, &change, walk.time, place.0)
             .map_err(|text| format!("{:?}: {text}", change.operation))?;
-        let home = *self.log_of.entry(user.get()).or_insert(walk.log);
-        if home != walk.log {
-            return Err(format!("user {user} is in two logs"));
-        }
         self.by_id.insert((user.get(), id.get()), self.lines.len());
         self.lines.push(Line {
             place,
@@ -230,15 +272,9 @@ impl History {
         Some(&self.lines[*index])
     }
 
-    /// The model of the log that a user is in.
-    pub(super) fn model_of(&self, user: u128) -> Option<&Model> {
-        self.models.get(self.log_of.get(&user)?)
-    }
-
-    /// Was this id ever older than the horizon of its user's log?
+    /// Was this id ever older than the horizon of a log?
     pub(super) fn was_forgotten(&self, id_ms: u64) -> bool {
-        let rises = self.horizons.values().flatten();
-        rises.into_iter().any(|(_, ms)| id_ms < *ms)
+        self.horizons.iter().any(|ms| id_ms < *ms)
     }
 
     /// Money is conserved, and counted right, at every audit.
@@ -253,11 +289,7 @@ impl History {
                     continue;
                 };
                 for (currency, one) in sums {
-                    let all = expected.entry(*currency).or_default();
-                    all.accounts += one.accounts;
-                    all.available += one.available;
-                    all.issued += one.issued;
-                    all.burned += one.burned;
+                    expected.entry(*currency).or_default().add(one);
                 }
             }
             for row in &audit.rows {
@@ -267,6 +299,8 @@ impl History {
                     available: row.available,
                     issued: row.issued,
                     burned: row.burned,
+                    adopted_in: row.adopted_in,
+                    adopted_out: row.adopted_out,
                 };
                 let is_clean = row.difference == 0 && row.held == 0 && row.sent == 0;
                 if found != sums || !is_clean {
@@ -278,5 +312,41 @@ impl History {
                 findings.add(format!("an audit leaves out currencies: {expected:?}"));
             }
         }
+    }
+}
+
+fn slot_of(ring_key: u128, user: u128) -> crate::model::Slot {
+    let user = UserId::new(user).expect("it came from an operation");
+    user_slot(ring_key, user)
+}
+
+/// The log whose next block may be walked: what it adopts was handed over in what was walked.
+fn next_log(walks: &BTreeMap<LogNumber, Walk<'_>>) -> Option<LogNumber> {
+    let is_walked = |place: Place| {
+        let source = place.log().and_then(|log| walks.get(&log));
+        source.is_some_and(|source| place.offset() < source.end.offset)
+    };
+    let mut ready = walks
+        .values()
+        .filter(|walk| !walk.rest.is_empty() && walk.waits_for.is_none_or(is_walked));
+    ready.next().map(|walk| walk.log)
+}
+
+/// Where the slots were handed over that a block adopts. What cannot be read adopts nothing.
+fn source_of(block: Option<&(Bytes, At)>, verify: &Verify) -> Option<Place> {
+    let block = Block::read(&block?.0, verify).ok()??;
+    let mut entries = block.entries();
+    let (_, _, bytes) = entries.find(|(_, _, bytes)| Adopt::is_in(bytes))?;
+    match Entry::read(bytes).ok()? {
+        Entry::Adopt(adopt) => Some(adopt.hand_over),
+        Entry::Change(_)
+        | Entry::Horizon { .. }
+        | Entry::Epoch(_)
+        | Entry::Activation(_)
+        | Entry::HandOver(_)
+        | Entry::HandedSums(_)
+        | Entry::AdoptedFile(_)
+        | Entry::AdoptedSlots(_)
+        | Entry::Drop { .. } => None,
     }
 }

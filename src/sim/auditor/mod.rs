@@ -7,6 +7,7 @@
 
 mod answers;
 mod history;
+mod homes;
 mod model;
 
 use std::collections::BTreeMap;

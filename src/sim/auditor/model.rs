@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use super::homes::Held;
 use crate::limits::AMOUNT_MAX;
-use crate::model::{Change, Flags, Kind, Operation, ResultCode};
+use crate::model::{Change, Flags, Kind, LogNumber, Operation, ResultCode};
 
 /// One account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,20 @@ pub(super) struct Sums {
     pub(super) available: i128,
     pub(super) issued: u128,
     pub(super) burned: u128,
+    pub(super) adopted_in: i128,
+    pub(super) adopted_out: i128,
+}
+
+impl Sums {
+    /// Adds those of another log.
+    pub(super) const fn add(&mut self, other: &Self) {
+        self.accounts += other.accounts;
+        self.available += other.available;
+        self.issued += other.issued;
+        self.burned += other.burned;
+        self.adopted_in += other.adopted_in;
+        self.adopted_out += other.adopted_out;
+    }
 }
 
 /// An account at all moments: from each log time on, what it was.
@@ -44,12 +59,14 @@ pub(super) type Past = Vec<(u64, Option<Account>)>;
 /// Key of an account: user and currency.
 pub(super) type Key = (u128, u32);
 
-/// All accounts of one log, with their past.
+/// All accounts, with their past. Log time rises when a user's slot goes to another log, so the
+/// past of an account is one row whatever logs it was in.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) accounts: BTreeMap<Key, Past>,
     closed_at: BTreeMap<Key, u64>,
-    pub(super) sums: BTreeMap<u32, Sums>,
+    /// By log and currency.
+    pub(super) sums: BTreeMap<LogNumber, BTreeMap<u32, Sums>>,
 }
 
 /// What an operation does to an account, by the ladder of refusals.
@@ -204,8 +221,51 @@ impl Model {
         keys.filter_map(then).collect()
     }
 
+    /// What the accounts of some users hold, by currency.
+    pub(super) fn held_by(&self, is_one: impl Fn(u128) -> bool) -> Held {
+        let mut held = Held::new();
+        for (key, past) in &self.accounts {
+            if let Some((_, Some(account))) = past.last()
+                && is_one(key.0)
+            {
+                let sum = held.entry(key.1).or_default();
+                sum.0 += 1;
+                sum.1 += account.available;
+            }
+        }
+        held
+    }
+
+    /// Accounts leave a log.
+    pub(super) fn leave(&mut self, log: LogNumber, held: &Held) {
+        let sums = self.sums.entry(log).or_default();
+        for (currency, (count, available)) in held {
+            let sums = sums.entry(*currency).or_default();
+            sums.accounts -= count;
+            sums.available -= available;
+            sums.adopted_out += available;
+        }
+    }
+
+    /// Accounts come into a log.
+    pub(super) fn arrive(&mut self, log: LogNumber, held: &Held) {
+        let sums = self.sums.entry(log).or_default();
+        for (currency, (count, available)) in held {
+            let sums = sums.entry(*currency).or_default();
+            sums.accounts += count;
+            sums.available += available;
+            sums.adopted_in += available;
+        }
+    }
+
     /// Executes the operation of an entry and compares. The error says what differs.
-    pub(super) fn follow(&mut self, change: &Change, time: u64, place: u64) -> Result<(), String> {
+    pub(super) fn follow(
+        &mut self,
+        log: LogNumber,
+        change: &Change,
+        time: u64,
+        place: u64,
+    ) -> Result<(), String> {
         let operation = &change.operation;
         let key = (operation.user().get(), operation.currency());
         let before = self.now(key);
@@ -214,7 +274,7 @@ impl Model {
         if operation.kind() == Kind::Find {
             return Ok(());
         }
-        self.account(operation, &outcome, before.as_ref());
+        self.account(log, operation, &outcome, before.as_ref());
         if before.is_some() && outcome.account.is_none() {
             self.closed_at.insert(key, place);
         }
@@ -269,11 +329,18 @@ impl Model {
         }
     }
 
-    fn account(&mut self, operation: &Operation, outcome: &Outcome, before: Option<&Account>) {
+    fn account(
+        &mut self,
+        log: LogNumber,
+        operation: &Operation,
+        outcome: &Outcome,
+        before: Option<&Account>,
+    ) {
         if before.is_none() && outcome.account.is_none() {
             return;
         }
-        let sums = self.sums.entry(operation.currency()).or_default();
+        let sums = self.sums.entry(log).or_default();
+        let sums = sums.entry(operation.currency()).or_default();
         let moved = u128::try_from(outcome.moved).unwrap_or(0);
         if operation.kind() == Kind::Credit {
             sums.issued += moved;

@@ -1,0 +1,108 @@
+//! Nodes that are away for about as long as it takes until the others take their slots over: dead,
+//! asleep, or cut off from the backup alone, several at once, and the backup crashes in the middle.
+
+use super::clock::MS;
+use super::fault::Remedy;
+use super::world::{Event, World};
+use crate::model::{Random, to_u64, to_usize};
+
+/// How a node is away.
+#[derive(Clone, Copy)]
+enum Absence {
+    Killed,
+    PowerCut,
+    Asleep,
+    CutOff,
+}
+
+impl World {
+    /// One or more nodes are away for a while.
+    pub(super) fn send_away(&mut self, random: &mut Random) -> Option<String> {
+        let after_ms = self.plan.moves?.take_over_after_ms;
+        let mut nodes = self.nodes();
+        let count = 1 + to_usize(random.below(to_u64(nodes.len())));
+        let count = if random.one_in(2) { 1 } else { count };
+        let mut names = Vec::new();
+        for _ in 0..count {
+            let node = nodes.swap_remove(to_usize(random.below(to_u64(nodes.len()))));
+            let ms = (after_ms >> 1) + random.below(2 * after_ms + 1_500);
+            if self.machines[node].body.is_some() {
+                names.push(self.send_one_away(random, node, ms));
+            }
+        }
+        if names.is_empty() {
+            return None;
+        }
+        if random.one_in(3) {
+            // In the middle of what follows from it.
+            let at = self.at + (after_ms + random.below(1_000)) * MS;
+            let machine = if random.one_in(3) {
+                nodes.first().copied().unwrap_or_else(|| self.backup())
+            } else {
+                self.backup()
+            };
+            let is_power_cut = random.one_in(2);
+            self.schedule(
+                at,
+                Event::Crash {
+                    machine,
+                    is_power_cut,
+                },
+            );
+        }
+        Some(names.join(", "))
+    }
+
+    fn send_one_away(&mut self, random: &mut Random, node: usize, ms: u64) -> String {
+        let ways = [
+            Absence::Killed,
+            Absence::PowerCut,
+            Absence::Asleep,
+            Absence::CutOff,
+        ];
+        let until = self.at + ms * MS;
+        let what = match ways[to_usize(random.below(4))] {
+            Absence::Killed => {
+                self.kill(node);
+                self.restart_at(node, until);
+                "dead"
+            }
+            Absence::PowerCut => {
+                self.cut_power(node);
+                self.restart_at(node, until);
+                "without power"
+            }
+            Absence::Asleep => {
+                self.machines[node].paused_until = Some(until);
+                self.machines[node].wake = None;
+                self.wake_at(node, until);
+                "asleep"
+            }
+            Absence::CutOff => {
+                for (from, to) in [(node, self.backup()), (self.backup(), node)] {
+                    self.network.way_mut(from, to).stops += 1;
+                    let remedy = Remedy::Way { from, to };
+                    self.schedule(until, Event::Remedy { remedy });
+                }
+                "cut off from the backup"
+            }
+        };
+        format!("{} is {what} for {ms} ms", self.machines[node].name)
+    }
+
+    /// A process ends in the middle of what goes on, and starts again soon.
+    pub(super) fn crash_now(&mut self, machine: usize, is_power_cut: bool) {
+        if self.is_healed || self.machines[machine].body.is_none() {
+            return;
+        }
+        let text = format!("{} crashes", self.machines[machine].name);
+        self.tell(&text);
+        if is_power_cut {
+            self.cut_power(machine);
+        } else {
+            self.kill(machine);
+        }
+        let pause = 20 * MS + self.turn_random.below(400 * MS);
+        self.restart_at(machine, self.at + pause);
+    }
+}
