@@ -27,6 +27,17 @@ pub(super) enum Remedy {
     RightBackup,
 }
 
+/// A crash in the middle of a move.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CrashInMove {
+    pub(super) after_ns: u64,
+    pub(super) hits_backup: bool,
+    /// Which node, by the dice.
+    pub(super) node: u64,
+    pub(super) is_power_cut: bool,
+    pub(super) away_ms: u64,
+}
+
 /// What is wrong at the moment.
 #[derive(Debug)]
 pub(super) struct Faults {
@@ -43,8 +54,8 @@ pub(super) struct Faults {
     /// The right disk of the backup, while another one is in its place.
     right_disk: Option<MemoryMedium>,
     makes_new_cluster: bool,
-    /// Which node's place the spare machine took, and from which machine.
-    replaced: Option<(usize, usize)>,
+    /// From which machine the spare one took a node's place.
+    replaced: Option<usize>,
     stopping: BTreeSet<usize>,
     kinds: BTreeSet<FaultKind>,
     takes_over: bool,
@@ -88,6 +99,28 @@ impl Faults {
 
     pub(super) const fn makes_new_cluster(&self) -> bool {
         self.makes_new_cluster
+    }
+
+    /// Does something crash now that a step of a move is durable? When, and how long it is away.
+    pub(super) fn crash_in_move(&mut self, take_over_after_ms: u64) -> Option<CrashInMove> {
+        let (random, _) = self.streams.get_mut(&FaultKind::CrashInMove)?;
+        if !random.one_in(4) {
+            return None;
+        }
+        let is_soon = random.one_in(2);
+        let is_long = random.one_in(2);
+        let long_ms = take_over_after_ms + random.below(2_000);
+        Some(CrashInMove {
+            after_ns: random.below(if is_soon { 3 * MS } else { 30 * MS }),
+            hits_backup: random.one_in(3),
+            node: random.below(64),
+            is_power_cut: random.one_in(2),
+            away_ms: if is_long {
+                long_ms
+            } else {
+                20 + random.below(300)
+            },
+        })
     }
 
     pub(super) fn slow_disk_ns(&mut self, machine: usize) -> u64 {
@@ -185,7 +218,8 @@ impl World {
     /// The first fault of each class that is on.
     pub(super) fn schedule_faults(&mut self) {
         for (kind, _) in self.plan.faults.clone() {
-            if kind != FaultKind::Skew {
+            // Those have no moments of their own.
+            if !matches!(kind, FaultKind::Skew | FaultKind::CrashInMove) {
                 self.schedule_fault(kind);
             }
         }
@@ -296,7 +330,7 @@ impl World {
                 self.schedule_remedy(random, 4_000, Remedy::SlowDisk { machine });
                 Some(self.machines[machine].name.clone())
             }
-            FaultKind::Skew => None,
+            FaultKind::Skew | FaultKind::CrashInMove => None,
             FaultKind::Jump => self.jump(random),
             FaultKind::Rate => {
                 let machine = to_usize(random.below(to_u64(self.machines.len())));
@@ -513,7 +547,7 @@ impl World {
         self.machines[spare].kind = self.machines[old].kind;
         self.machines[spare].medium = Some(MemoryMedium::new());
         self.node_at[index] = spare;
-        self.faults.replaced = Some((index, old));
+        self.faults.replaced = Some(old);
         self.faults.hurt = Some(spare);
         let at = self.at + random.below(2_500) * MS;
         self.restart_at(spare, at);
@@ -526,7 +560,7 @@ impl World {
     /// The one that was to be replaced woke up first: it keeps its place, and the other one is
     /// right to give up. True if that is so.
     pub(super) fn keeps_its_place(&mut self, machine: usize, code: ExitCode) -> bool {
-        let Some((index, old)) = self.faults.replaced else {
+        let Some(old) = self.faults.replaced else {
             return false;
         };
         let is_beaten = machine == self.spare()
@@ -535,7 +569,10 @@ impl World {
         if is_beaten {
             self.machines[old].stays_down = false;
             self.machines[machine].stays_down = true;
-            self.node_at[index] = old;
+            let mut places = self.node_at.iter_mut();
+            if let Some(place) = places.find(|place| **place == machine) {
+                *place = old;
+            }
             self.faults.replaced = None;
             self.faults.hurt = None;
             self.counts.event("replace_refused");
@@ -637,7 +674,8 @@ impl World {
     /// terms, the copy takes the right disk's place. Before that nobody could tell it from the
     /// right one.
     fn old_backup(&mut self, random: &mut Random) -> Option<String> {
-        if !self.faults.may_hurt() {
+        // An operator changes the list of members, of which an old copy knows nothing.
+        if !self.faults.may_hurt() || self.operator.is_some() {
             return None;
         }
         let backup = self.backup();
@@ -671,6 +709,10 @@ impl World {
     }
 
     fn blank_backup(&mut self, random: &mut Random) -> Option<String> {
+        if self.operator.is_some() {
+            // One that joins the wrong cluster is right to stay there.
+            return None;
+        }
         let backup = self.backup();
         let all_ready = self
             .nodes()
@@ -761,6 +803,7 @@ impl World {
         self.tell("everything is healed");
         self.right_backup();
         self.is_healed = true;
+        self.look_again();
         self.workload.is_over = true;
         self.network.heal();
         self.faults.slow_disks.clear();
@@ -805,5 +848,6 @@ impl World {
             && self.workload.open_count == 0
             && self.watch.marks.open_count() == 0
             && self.watch.is_level(&self.node_at)
+            && self.is_settled()
     }
 }

@@ -17,6 +17,7 @@ pub(super) enum Purpose {
     Processes = 5,
     Identities = 6,
     Moves = 7,
+    Operator = 8,
 }
 
 /// The stream of one purpose.
@@ -125,6 +126,8 @@ faults! {
     BlankBackup, "blank_backup", 10, 9_000;
     /// Nodes are away for about as long as it takes until the others take over.
     Away, "away", 2, 5_000;
+    /// Something crashes right after a step of a move is durable at the backup.
+    CrashInMove, "crash_in_move", 3, 1_000_000;
 }
 
 /// How the fronts of a seed are arranged.
@@ -181,6 +184,8 @@ pub(super) struct MovesPlan {
     pub(super) refill_after_ms: u64,
     /// Slots of a planned move at most, about: few users make one account in a slot or none.
     pub(super) slot_count_goal: u64,
+    /// Milliseconds between two commands of the operator, on average, if there is one.
+    pub(super) operate_ms: Option<u64>,
 }
 
 impl MovesPlan {
@@ -194,6 +199,7 @@ impl MovesPlan {
             start_grace_ms: take_over_after_ms << random.below(3),
             refill_after_ms: 200 << random.below(5),
             slot_count_goal: 2_000 << random.below(5),
+            operate_ms: random.one_in(2).then(|| 200 << random.below(4)),
         };
         is_on.then_some(plan)
     }

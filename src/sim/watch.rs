@@ -96,11 +96,15 @@ impl Watch {
         self.logs.iter().map(|(log, seen)| (*log, seen.end))
     }
 
-    /// The machine whose log this is, as far as one has shown it.
-    pub(super) fn machine_of(&self, log: LogNumber) -> Option<usize> {
-        let mut found = self.log_of.iter().rev();
-        let found = found.find(|(_, own)| **own == log);
-        found.map(|(machine, _)| *machine)
+    /// Where a machine's own log is durable.
+    pub(super) fn own_end(&self, machine: usize) -> LogEnd {
+        self.node_ends.get(&machine).copied().unwrap_or_default()
+    }
+
+    /// Which of these machines has this log, as far as one has shown it.
+    pub(super) fn machine_of(&self, log: LogNumber, machines: &[usize]) -> Option<usize> {
+        let mut machines = machines.iter().copied();
+        machines.find(|machine| self.log_of.get(machine) == Some(&log))
     }
 
     /// Does the disk of each of these machines have just what the backup has of its log?
@@ -264,7 +268,7 @@ impl Watch {
         let verify = witnessed.seen.verify;
         witnessed.seen.blocks.push((block.clone(), at));
         witnessed.end = end;
-        self.marks.note(log, &block, &verify);
+        let noted = self.marks.note(log, &block, &verify);
         if self.backup_wall_ms + AHEAD_MS_MAX < end.time.ms() {
             return Err(format!(
                 "log {log}: block {} has log time {} ms, the backup's clock was never beyond {} ms",
@@ -273,7 +277,7 @@ impl Watch {
                 self.backup_wall_ms
             ));
         }
-        Ok(())
+        noted
     }
 
     /// The backup opened a log: nothing that was durable may be missing, and what was written in

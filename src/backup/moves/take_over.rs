@@ -16,6 +16,7 @@ use super::super::connections::Peer;
 use super::super::stream::{Presence, Stream};
 use super::super::{Running, Stage};
 use super::{TAKE_OVER_NOTE_COUNT, TakeOverNote, ms_between};
+use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::limits;
 use crate::model::{Incarnation, LogEnd, LogNumber, NodeId, Seq, Slot};
@@ -444,7 +445,10 @@ impl Running {
                     ranges: moving.ranges.to_vec(),
                 })
             });
-        let flipped: Vec<ActivationPart> = flipped.collect();
+        let mut flipped: Vec<ActivationPart> = flipped.collect();
+        if canary::on(Bug::ActivationLeftOut) {
+            flipped.clear();
+        }
         let stream = self.streams.get_mut(&log).expect("it was just there");
         if moves.is_empty() {
             // The block was in the log already.
