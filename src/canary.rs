@@ -113,6 +113,22 @@ bugs! {
         "A session sends a change again under another id.";
     DoubtForgotten, "doubt-forgotten", "client/session/work.rs", 200,
         "A session says not-now although a copy is unanswered.";
+    FlipBeforeAdoption, "flip-before-adoption", "backup/moves/steps.rs", 20,
+        "Slots are flipped to a node as soon as they are handed over.";
+    FlippedSlotsPlanned, "flipped-slots-planned", "backup/moves/plan.rs", 400,
+        "A plan takes slots away that their new owner has not activated.";
+    ActivationLeftOut, "activation-left-out", "backup/moves/take_over.rs", 400,
+        "A take-over forgets what was flipped to the dead node and not activated.";
+    ActivationBeforeFlip, "activation-before-flip", "node/moves/target.rs", 20,
+        "A node serves slots once it has adopted them.";
+    StagedServed, "staged-served", "node/slots.rs", 200,
+        "A node serves what the table gives it, activated or not.";
+    SlotsNotCleared, "slots-not-cleared", "node/moves/source.rs", 100,
+        "A node goes on serving what it has handed over.";
+    ImageWithoutIds, "image-without-ids", "ledger/image.rs", 100,
+        "Slots move without the ids of their operations.";
+    HorizonNotRaised, "horizon-not-raised", "ledger/stage.rs", 400,
+        "A log that adopts slots keeps its own horizon.";
     SessionReorders, "session-reorders", "client/session/work.rs", 100,
         "A session sends a later operation of a user before one that was put back.";
 }

@@ -16,6 +16,7 @@ use super::supply::{SUPPLY_RECORD_SIZE, Supply};
 use super::table::Found;
 use super::watch::Sums;
 use super::{Ledger, Progress};
+use crate::canary::{self, Bug};
 use crate::limits::{ACCOUNT_COUNT_MAX, CURRENCIES_PER_USER_MAX, SLOT_COUNT};
 use crate::model::{
     Activation, Adopt, AdoptedFile, AdoptedSlots, HandedSum, LogTime, MoveNumber, Section, Slot,
@@ -422,7 +423,9 @@ impl Ledger {
             entries_left: adopt.slots_entry_count,
             range_index: 0,
         };
-        self.meta.horizon_ms = self.meta.horizon_ms.max(adopt.horizon_ms);
+        if !canary::on(Bug::HorizonNotRaised) {
+            self.meta.horizon_ms = self.meta.horizon_ms.max(adopt.horizon_ms);
+        }
         self.ids.forget(self.meta.horizon_ms);
         self.step_to(next);
         Ok(())

@@ -3,6 +3,7 @@
 //! A slot is served if the table gives it to this node and the node's own log has activated it,
 //! and not handed it over since.
 
+use crate::canary::{self, Bug};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::model::{
@@ -81,7 +82,8 @@ impl SlotTable {
     /// Takes in what the log has activated (and committed).
     pub(super) fn refresh(&mut self, ledger: &Ledger) {
         for index in 0..SLOT_COUNT {
-            self.served[index] = self.given[index] && ledger.owned(slot(index));
+            let has = ledger.owned(slot(index)) || canary::on(Bug::StagedServed);
+            self.served[index] = self.given[index] && has;
         }
     }
 

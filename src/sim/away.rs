@@ -3,6 +3,7 @@
 
 use super::clock::MS;
 use super::fault::Remedy;
+use super::plan::FaultKind;
 use super::world::{Event, World};
 use crate::model::{Random, to_u64, to_usize};
 
@@ -47,6 +48,7 @@ impl World {
                 Event::Crash {
                     machine,
                     is_power_cut,
+                    away_ms: 20 + random.below(400),
                 },
             );
         }
@@ -90,8 +92,33 @@ impl World {
         format!("{} is {what} for {ms} ms", self.machines[node].name)
     }
 
-    /// A process ends in the middle of what goes on, and starts again soon.
-    pub(super) fn crash_now(&mut self, machine: usize, is_power_cut: bool) {
+    /// A step of a move is durable: perhaps something crashes now.
+    pub(super) fn maybe_crash_in_move(&mut self) {
+        let Some(moves) = self.plan.moves.filter(|_| !self.is_healed) else {
+            return;
+        };
+        let Some(crash) = self.faults.crash_in_move(moves.take_over_after_ms) else {
+            return;
+        };
+        let count = to_u64(self.node_at.len());
+        let machine = if crash.hits_backup {
+            self.backup()
+        } else {
+            self.node_at[to_usize(crash.node % count)]
+        };
+        self.counts.fault(FaultKind::CrashInMove.name());
+        self.schedule(
+            self.at + crash.after_ns,
+            Event::Crash {
+                machine,
+                is_power_cut: crash.is_power_cut,
+                away_ms: crash.away_ms,
+            },
+        );
+    }
+
+    /// A process ends in the middle of what goes on, and starts again after a while.
+    pub(super) fn crash_now(&mut self, machine: usize, is_power_cut: bool, away_ms: u64) {
         if self.is_healed || self.machines[machine].body.is_none() {
             return;
         }
@@ -102,7 +129,6 @@ impl World {
         } else {
             self.kill(machine);
         }
-        let pause = 20 * MS + self.turn_random.below(400 * MS);
-        self.restart_at(machine, self.at + pause);
+        self.restart_at(machine, self.at + away_ms * MS);
     }
 }

@@ -59,10 +59,27 @@ impl World {
         self.reader() + 1
     }
 
+    /// Number of the machine from which an operator sends commands, if there is one.
+    pub(super) const fn operator_machine(&self) -> usize {
+        self.spare() + 1
+    }
+
+    /// Number of the machine with a node that may join, if there is an operator.
+    pub(super) const fn joiner(&self) -> usize {
+        self.operator_machine() + 1
+    }
+
     /// All machines, and everything switched on.
     pub(super) fn build(&mut self) {
         self.node_at = (1..=self.plan.node_count).collect();
-        let count = self.spare() + 1;
+        let joiner = self.joiner();
+        let count = match &mut self.operator {
+            Some(operator) => {
+                operator.is_free(joiner);
+                joiner + 1
+            }
+            None => self.spare() + 1,
+        };
         for number in 0..count {
             let kind = self.kind_of(number);
             let name = match kind {
@@ -76,7 +93,7 @@ impl World {
             if matches!(kind, Kind::Backup | Kind::Node(_)) {
                 machine.medium = Some(MemoryMedium::new());
             }
-            machine.stays_down = number == self.spare();
+            machine.stays_down = number == self.spare() || number == self.joiner();
             self.machines.push(machine);
         }
         let cluster = self.cluster();
@@ -84,6 +101,9 @@ impl World {
         self.set_clocks();
         for number in 0..self.spare() {
             self.start(number);
+        }
+        if self.operator.is_some() {
+            self.start(self.operator_machine());
         }
     }
 
@@ -95,6 +115,10 @@ impl World {
         } else if number == self.spare() {
             // It learns whose place it takes when it does.
             Kind::Node(node_id(1))
+        } else if number == self.joiner() {
+            Kind::Node(node_id(self.plan.node_count + 1))
+        } else if number == self.operator_machine() {
+            Kind::Client(self.plan.client_count + 1)
         } else if self.fronts().contains(&number) {
             Kind::Front
         } else {
@@ -236,7 +260,7 @@ impl World {
             address: self.machines[number].address,
             incarnation: self.incarnation(),
             cluster: None,
-            join: None,
+            join: self.operator.as_ref().and_then(|it| it.join_of(number)),
             id_count_max: self.plan.id_count_max,
             limits: NodeLimits {
                 disk_reserve_size: DISK_RESERVE_SIZE,
@@ -281,7 +305,8 @@ impl World {
         };
         let session = Session::new(&options, Random::new(self.id_random.u64()));
         let body = ClientBody::new(session, index, born_tick);
-        let is_reader = index == self.plan.client_count;
+        // Neither the one that reads at the end nor the operator has a load.
+        let is_reader = self.plan.client_count <= index;
         Body::Client(Box::new(if is_reader { body.reader() } else { body }))
     }
 
@@ -311,7 +336,8 @@ impl World {
         }
         self.machines[number].life += 1;
         self.drop_strangers(number);
-        let is_beaten = self.keeps_its_place(number, code);
+        let is_removed = code == ExitCode::Usage && self.was_removed(number);
+        let is_beaten = is_removed || self.keeps_its_place(number, code);
         let gives_up = matches!(code, ExitCode::Fenced | ExitCode::Damage);
         let is_replaced = is_beaten || (self.machines[number].stays_down && gives_up);
         if !is_replaced && !self.faults.explains_exit(number, code, self.is_healed) {

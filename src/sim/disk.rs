@@ -143,6 +143,7 @@ impl World {
                 .saw_replies(machine, kind, self.at, requests, replies, medium.as_ref());
         for name in self.watch.marks.take_happened() {
             self.counts.event(name);
+            self.maybe_crash_in_move();
         }
         match found {
             Ok(()) => (),

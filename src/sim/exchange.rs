@@ -18,7 +18,8 @@ impl World {
     /// terms, the copy takes the right disk's place. Before that nobody could tell it from the
     /// right one.
     pub(super) fn old_backup(&mut self, random: &mut Random) -> Option<String> {
-        if !self.faults.may_hurt() {
+        // An operator changes the list of members, of which an old copy knows nothing.
+        if !self.faults.may_hurt() || self.operator.is_some() {
             return None;
         }
         let backup = self.backup();
@@ -52,6 +53,10 @@ impl World {
     }
 
     pub(super) fn blank_backup(&mut self, random: &mut Random) -> Option<String> {
+        if self.operator.is_some() {
+            // One that joins the wrong cluster is right to stay there.
+            return None;
+        }
         let backup = self.backup();
         let all_ready = self
             .nodes()

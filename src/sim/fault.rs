@@ -27,6 +27,17 @@ pub(super) enum Remedy {
     RightBackup,
 }
 
+/// A crash in the middle of a move.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CrashInMove {
+    pub(super) after_ns: u64,
+    pub(super) hits_backup: bool,
+    /// Which node, by the dice.
+    pub(super) node: u64,
+    pub(super) is_power_cut: bool,
+    pub(super) away_ms: u64,
+}
+
 /// What is wrong at the moment.
 #[derive(Debug)]
 pub(super) struct Faults {
@@ -43,8 +54,8 @@ pub(super) struct Faults {
     /// The right disk of the backup, while another one is in its place.
     pub(super) right_disk: Option<MemoryMedium>,
     pub(super) makes_new_cluster: bool,
-    /// Which node's place the spare machine took, and from which machine.
-    pub(super) replaced: Option<(usize, usize)>,
+    /// From which machine the spare one took a node's place.
+    pub(super) replaced: Option<usize>,
     stopping: BTreeSet<usize>,
     kinds: BTreeSet<FaultKind>,
     takes_over: bool,
@@ -88,6 +99,28 @@ impl Faults {
 
     pub(super) const fn makes_new_cluster(&self) -> bool {
         self.makes_new_cluster
+    }
+
+    /// Does something crash now that a step of a move is durable? When, and how long it is away.
+    pub(super) fn crash_in_move(&mut self, take_over_after_ms: u64) -> Option<CrashInMove> {
+        let (random, _) = self.streams.get_mut(&FaultKind::CrashInMove)?;
+        if !random.one_in(4) {
+            return None;
+        }
+        let is_soon = random.one_in(2);
+        let is_long = random.one_in(2);
+        let long_ms = take_over_after_ms + random.below(2_000);
+        Some(CrashInMove {
+            after_ns: random.below(if is_soon { 3 * MS } else { 30 * MS }),
+            hits_backup: random.one_in(3),
+            node: random.below(64),
+            is_power_cut: random.one_in(2),
+            away_ms: if is_long {
+                long_ms
+            } else {
+                20 + random.below(300)
+            },
+        })
     }
 
     pub(super) fn slow_disk_ns(&mut self, machine: usize) -> u64 {
@@ -186,7 +219,8 @@ impl World {
     /// The first fault of each class that is on.
     pub(super) fn schedule_faults(&mut self) {
         for (kind, _) in self.plan.faults.clone() {
-            if kind != FaultKind::Skew {
+            // Those have no moments of their own.
+            if !matches!(kind, FaultKind::Skew | FaultKind::CrashInMove) {
                 self.schedule_fault(kind);
             }
         }
@@ -298,7 +332,7 @@ impl World {
                 self.schedule_remedy(random, 4_000, Remedy::SlowDisk { machine });
                 Some(self.machines[machine].name.clone())
             }
-            FaultKind::Skew => None,
+            FaultKind::Skew | FaultKind::CrashInMove => None,
             FaultKind::Jump => self.jump(random),
             FaultKind::Rate => {
                 let machine = to_usize(random.below(to_u64(self.machines.len())));
@@ -630,6 +664,7 @@ impl World {
         self.tell("everything is healed");
         self.right_backup();
         self.is_healed = true;
+        self.look_again();
         self.workload.is_over = true;
         self.network.heal();
         self.faults.slow_disks.clear();
@@ -674,5 +709,6 @@ impl World {
             && self.workload.open_count == 0
             && self.watch.marks.open_count() == 0
             && self.watch.is_level(&self.node_at)
+            && self.is_settled()
     }
 }

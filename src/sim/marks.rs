@@ -17,22 +17,30 @@ pub(super) struct Marks {
     handed: BTreeMap<MoveNumber, bool>,
     /// Adoptions of each log, and the image of each.
     adopted: BTreeMap<(LogNumber, MoveNumber), MoveNumber>,
+    /// Activations that were ordered.
+    ordered: BTreeSet<(LogNumber, MoveNumber)>,
     /// What happened and was not counted yet.
     happened: Vec<&'static str>,
 }
 
 impl Marks {
-    /// A block is durable at the backup.
-    pub(super) fn note(&mut self, log: LogNumber, block: &[u8], verify: &Verify) {
+    /// A block is durable at the backup. The error says what should not be in it.
+    pub(super) fn note(
+        &mut self,
+        log: LogNumber,
+        block: &[u8],
+        verify: &Verify,
+    ) -> Result<(), String> {
         let Ok(Some(block)) = Block::read(block, verify) else {
-            return;
+            // The auditor reads it again, and says so.
+            return Ok(());
         };
         let entries = block.entries();
         if !entries
             .into_iter()
             .any(|(_, _, bytes)| Entry::is_of_move(bytes))
         {
-            return;
+            return Ok(());
         }
         let entries = block.entries().map(|(_, _, bytes)| Entry::read(bytes));
         let entries: Vec<Entry> = entries.filter_map(Result::ok).collect();
@@ -44,8 +52,19 @@ impl Marks {
             self.happened.push("take_over");
         }
         for entry in &entries {
+            if let Entry::Activation(activation) = entry
+                && activation.number != MoveNumber(0)
+                && !is_own
+                && !self.ordered.contains(&(log, activation.number))
+            {
+                return Err(format!(
+                    "log {log} activates move {}, which nobody ordered",
+                    activation.number
+                ));
+            }
             self.note_entry(log, entry, is_own);
         }
+        Ok(())
     }
 
     fn note_entry(&mut self, log: LogNumber, entry: &Entry, is_own: bool) {
@@ -84,7 +103,7 @@ impl Marks {
     }
 
     /// May the backup order this of the node of `log` now? The error says why not.
-    pub(super) fn allow(&self, log: LogNumber, order: &MoveOrder<'_>) -> Result<(), String> {
+    pub(super) fn allow(&mut self, log: LogNumber, order: &MoveOrder<'_>) -> Result<(), String> {
         let number = order.number;
         match order.step {
             MoveStep::Adopt if !self.handed.contains_key(&order.image) => Err(format!(
@@ -94,7 +113,11 @@ impl Marks {
                 "the backup orders log {log} to activate move {number}, which is not adopted \
                  there durably"
             )),
-            MoveStep::HandOver | MoveStep::Adopt | MoveStep::Activate | MoveStep::Drop => Ok(()),
+            MoveStep::Activate => {
+                self.ordered.insert((log, number));
+                Ok(())
+            }
+            MoveStep::HandOver | MoveStep::Adopt | MoveStep::Drop => Ok(()),
         }
     }
 

@@ -36,6 +36,7 @@ mod fault;
 mod machine;
 mod marks;
 mod network;
+mod operator;
 mod plan;
 mod process;
 mod replace;
@@ -172,6 +173,12 @@ pub fn missing(counts: &Counts) -> Vec<String> {
         "activation",
         "redirected_move",
         "rejoin",
+        "add_node",
+        "removed",
+        "command_drain",
+        "command_weight",
+        "command_pause",
+        "command_cancel",
     ];
     let lacking = moves
         .iter()
@@ -238,9 +245,14 @@ impl World {
             .filter(|machine| !machine.is_ready() && !machine.stays_down)
             .map(|machine| machine.name.as_str())
             .collect();
+        let plan = self
+            .operator
+            .as_ref()
+            .filter(|operator| !operator.is_settled);
+        let plan = plan.map_or("", |operator| &operator.why);
         format!(
             "no rest {} virtual seconds after healing: {} operations are not answered, not \
-             serving: {down:?}, {} moves are open",
+             serving: {down:?}, {} moves are open {plan}",
             REST_MS_MAX.div_euclid(1_000),
             self.workload.open_count,
             self.watch.marks.open_count(),
@@ -254,6 +266,7 @@ impl World {
             self.kill(number);
             self.restart_at(number, self.at + 20 * MS);
         }
+        self.look_again();
         self.comes_to_rest()
     }
 
@@ -261,11 +274,10 @@ impl World {
     fn compare_copies(&mut self) {
         let ends: Vec<_> = self.watch.ends().collect();
         for (log, end) in ends {
+            // A removed node's log is only on the backup.
             let Some(machine) = self.watch.machine_of(log, &self.node_at) else {
                 continue;
             };
-            // The node's own write of the last block may still be under way.
-            let end_offset = end.offset.min(self.watch.node_offset(machine));
             let (here, there) = (
                 &self.machines[self.backup()].medium,
                 &self.machines[machine].medium,
@@ -273,6 +285,8 @@ impl World {
             let (Some(here), Some(there)) = (here, there) else {
                 continue;
             };
+            // A block may be on its way to one of them just now.
+            let end_offset = end.offset.min(self.watch.own_end(machine).offset);
             let dir = crate::log::log_dir(log);
             let mut compared = 0;
             for path in here.paths() {

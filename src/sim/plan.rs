@@ -20,6 +20,7 @@ pub(super) enum Purpose {
     Reading = 8,
     Pace = 9,
     Moves = 10,
+    Operator = 11,
 }
 
 /// The stream of one purpose.
@@ -130,6 +131,8 @@ faults! {
     Usurp, "usurp", 3, 3_000;
     /// Nodes are away for about as long as it takes until the others take over.
     Away, "away", 2, 5_000;
+    /// Something crashes right after a step of a move is durable at the backup.
+    CrashInMove, "crash_in_move", 3, 1_000_000;
 }
 
 /// How the fronts of a seed are arranged.
@@ -190,6 +193,8 @@ pub(super) struct MovesPlan {
     pub(super) refill_after_ms: u64,
     /// Slots of a planned move at most, about: few users make one account in a slot or none.
     pub(super) slot_count_goal: u64,
+    /// Milliseconds between two commands of the operator, on average, if there is one.
+    pub(super) operate_ms: Option<u64>,
 }
 
 impl MovesPlan {
@@ -203,6 +208,7 @@ impl MovesPlan {
             start_grace_ms: take_over_after_ms << random.below(3),
             refill_after_ms: 200 << random.below(5),
             slot_count_goal: 2_000 << random.below(5),
+            operate_ms: random.one_in(2).then(|| 200 << random.below(4)),
         };
         is_on.then_some(plan)
     }

@@ -79,7 +79,7 @@ impl World {
         self.machines[spare].kind = self.machines[old].kind;
         self.machines[spare].medium = Some(MemoryMedium::new());
         self.node_at[index] = spare;
-        self.faults.replaced = Some((index, old));
+        self.faults.replaced = Some(old);
         self.faults.hurt = Some(spare);
         self.restart_at(spare, self.at + after_ms * MS);
     }
@@ -87,7 +87,7 @@ impl World {
     /// The one that was to be replaced woke up first: it keeps its place, and the other one is
     /// right to give up. True if that is so.
     pub(super) fn keeps_its_place(&mut self, machine: usize, code: ExitCode) -> bool {
-        let Some((index, old)) = self.faults.replaced else {
+        let Some(old) = self.faults.replaced else {
             return false;
         };
         let is_beaten = machine == self.spare()
@@ -96,7 +96,10 @@ impl World {
         if is_beaten {
             self.machines[old].stays_down = false;
             self.machines[machine].stays_down = true;
-            self.node_at[index] = old;
+            let mut places = self.node_at.iter_mut();
+            if let Some(place) = places.find(|place| **place == machine) {
+                *place = old;
+            }
             self.faults.replaced = None;
             self.faults.hurt = None;
             self.counts.event("replace_refused");

@@ -98,15 +98,15 @@ impl Watch {
         self.logs.iter().map(|(log, seen)| (*log, seen.end))
     }
 
+    /// Where a machine's own log is durable.
+    pub(super) fn own_end(&self, machine: usize) -> LogEnd {
+        self.node_ends.get(&machine).copied().unwrap_or_default()
+    }
+
     /// The machine whose log this is, as far as one has shown it.
     pub(super) fn machine_of(&self, log: LogNumber, nodes: &[usize]) -> Option<usize> {
         let is_its = |machine: &&usize| self.log_of.get(machine) == Some(&log);
         nodes.iter().find(is_its).copied()
-    }
-
-    /// Where the log of a node is durable on its own disk.
-    pub(super) fn node_offset(&self, machine: usize) -> u64 {
-        self.node_ends.get(&machine).map_or(0, |end| end.offset)
     }
 
     /// A request goes to a disk. The error says what is wrong with it.
@@ -300,7 +300,7 @@ impl Watch {
         let verify = witnessed.seen.verify;
         witnessed.seen.blocks.push((block.clone(), at));
         witnessed.end = end;
-        self.marks.note(log, &block, &verify);
+        let noted = self.marks.note(log, &block, &verify);
         if self.backup_wall_ms + AHEAD_MS_MAX < end.time.ms() {
             return Err(format!(
                 "log {log}: block {} has log time {} ms, the backup's clock was never beyond {} ms",
@@ -309,7 +309,7 @@ impl Watch {
                 self.backup_wall_ms
             ));
         }
-        Ok(())
+        noted
     }
 
     /// The backup opened a log: nothing that was durable may be missing, and what was written in

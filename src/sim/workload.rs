@@ -424,6 +424,10 @@ impl World {
         body.session.tick(now);
         self.client_takes_answers(&mut body);
         self.client_asks(&mut body, now);
+        let operates = machine == self.operator_machine();
+        let operate_at = operates
+            .then(|| self.operator_turn(&mut body, now))
+            .flatten();
         self.client_acts(machine, &mut body, now);
         let deadline = body.session.deadline();
         let born = body.born_tick;
@@ -431,7 +435,8 @@ impl World {
         self.machines[machine].body = Some(super::machine::Body::Client(body));
         let clock = self.machines[machine].clock;
         let due = deadline.map(|tick| clock.at_of(born.saturating_add(tick.0)));
-        if let Some(at) = [due, next_at].into_iter().flatten().min() {
+        let all = [due, next_at, operate_at];
+        if let Some(at) = all.into_iter().flatten().min() {
             self.wake_at(machine, at);
         }
     }

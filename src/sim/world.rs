@@ -12,6 +12,7 @@ use super::counts::Counts;
 use super::fault::{Faults, Remedy};
 use super::machine::{Body, Kind, Machine};
 use super::network::{End, EndId, Network, Parcel, Phase};
+use super::operator::Operator;
 use super::plan::{FaultKind, Plan, Purpose, stream};
 use super::story::Story;
 use super::watch::Watch;
@@ -58,7 +59,11 @@ pub(super) enum Event {
     /// A fault ends.
     Remedy { remedy: Remedy },
     /// A process ends in the middle of something.
-    Crash { machine: usize, is_power_cut: bool },
+    Crash {
+        machine: usize,
+        is_power_cut: bool,
+        away_ms: u64,
+    },
     /// The safety phase is over.
     SafetyOver,
 }
@@ -102,6 +107,7 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) faults: Faults,
     pub(super) workload: Workload,
+    pub(super) operator: Option<Operator>,
     pub(super) watch: Watch,
     pub(super) story: Story,
     pub(super) counts: Counts,
@@ -133,6 +139,7 @@ impl World {
             network,
             faults: Faults::new(&plan),
             workload: Workload::new(&plan),
+            operator: Operator::new(&plan),
             watch: Watch::new(),
             story: Story::new(keeps_all_lines),
             counts: Counts::default(),
@@ -219,7 +226,8 @@ impl World {
             Event::Crash {
                 machine,
                 is_power_cut,
-            } => self.crash_now(machine, is_power_cut),
+                away_ms,
+            } => self.crash_now(machine, is_power_cut, away_ms),
             Event::SafetyOver => self.heal_all(),
         }
     }

@@ -154,6 +154,11 @@ impl MemberRecord {
         self.next_term(incarnation, GrantedTo::Node, end, time_ms);
     }
 
+    /// The block behind which the newest term was granted.
+    pub(crate) fn granted_behind(&self) -> Option<Seq> {
+        self.grants.last().map(|grant| grant.seq)
+    }
+
     /// Gives the next term to the backup itself. Which copy of the log may go on stays as it is.
     pub(crate) fn take_over(&mut self, incarnation: Incarnation, end: &LogEnd, time_ms: u64) {
         self.emptied = true;

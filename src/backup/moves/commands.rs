@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::super::authority::{MemberRecord, MoveState, Record};
+use super::super::authority::{Cause, MemberRecord, MoveState, Record};
 use super::super::connections::Asker;
 use super::super::{NODE_WEIGHT_MAX, Running, Stage};
 use crate::clock::Now;
@@ -149,7 +149,9 @@ impl Running {
             }
             return Ok((Change::Nothing, format!("move {number} is off the list")));
         };
-        if moving.state != MoveState::Ordered || self.moves.binding.contains(&number) {
+        // A take-over is the backup's own order: its block may be in the log already.
+        let is_told = moving.cause == Cause::TakeOver || self.moves.binding.contains(&number);
+        if moving.state != MoveState::Ordered || is_told {
             return Err(format!(
                 "move {number} goes forward: node {} may have handed over already. Pause planned \
                  moves, or give the slots back by weights",

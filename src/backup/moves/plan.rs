@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::super::Running;
 use super::super::authority::{Cause, MoveState, NewMove, Record, SlotSet, ranges_of, slots_of};
 use super::super::stream::Stream;
+use crate::canary::{self, Bug};
 use crate::clock::Now;
 use crate::model::{NodeId, RingEpoch, Slot, to_u64, to_usize};
 use crate::protocol::MemberState;
@@ -25,7 +26,9 @@ pub(super) type Pair = (NodeId, NodeId);
 /// What is between a table and the one that the rule gives: the slots of each source and target.
 pub(super) fn pairs(record: &Record, desired: &SlotTable) -> BTreeMap<Pair, Vec<Slot>> {
     // A flipped one too: until its activation the table's owner has nothing to hand over.
-    let active = record.moves.active.values();
+    let active = record.moves.active.values().filter(|moving| {
+        !canary::on(Bug::FlippedSlotsPlanned) || !matches!(moving.state, MoveState::Flipped(..))
+    });
     let moving = SlotSet::of(active.flat_map(|moving| moving.ranges.iter()));
     let mut pairs: BTreeMap<Pair, Vec<Slot>> = BTreeMap::new();
     for moved in record.table.difference(desired) {

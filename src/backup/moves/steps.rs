@@ -9,6 +9,7 @@ use super::super::Running;
 use super::super::authority::{Cause, Handed, MemberRecord, MoveRecord, MoveState};
 use super::super::connections::Asker;
 use super::ms_between;
+use crate::canary::{self, Bug};
 use crate::clock::Now;
 use crate::model::{LogNumber, LogTime, MoveNumber, Place, RingEpoch, Seq};
 use crate::protocol::{
@@ -78,6 +79,9 @@ impl Running {
         );
         self.authority
             .change(|record| record.hand_move(number, handed));
+        if canary::on(Bug::FlipBeforeAdoption) {
+            self.authority.change(|record| record.flip_move(number));
+        }
         self.note_handed(now, number);
         self.say(Level::Info, text, out);
     }

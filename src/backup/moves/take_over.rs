@@ -16,6 +16,7 @@ use super::super::connections::Peer;
 use super::super::stream::{Presence, Stream};
 use super::super::{Running, Stage};
 use super::{TAKE_OVER_NOTE_COUNT, TakeOverNote, ms_between};
+use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::limits;
 use crate::model::{Incarnation, LogEnd, LogNumber, NodeId, Seq, Slot};
@@ -63,6 +64,27 @@ fn has_open_take_over(record: &Record, log: LogNumber) -> bool {
         .out_of_log(log)
         .any(|(_, moving)| moving.cause == Cause::TakeOver && moving.state == MoveState::Ordered);
     ordered && record.log(log).is_some_and(MemberRecord::is_backups)
+}
+
+/// A block or a place that the record knows to have been durable in this log, and that the log
+/// here lacks: damage took it from the end, and only the log's node still has it.
+fn lacks(record: &Record, stream: &Stream) -> Option<String> {
+    let (log, end) = (stream.log, &stream.durable);
+    let ended = record.moves.ended.iter().filter(|ended| ended.log == log);
+    let granted = record.log(log).and_then(MemberRecord::granted_behind);
+    let known = ended.filter_map(|ended| ended.gone).chain(granted).max();
+    if let Some(seq) = known.filter(|seq| end.seq < *seq) {
+        return Some(format!(
+            "ends with block {} here, and had block {seq}",
+            end.seq
+        ));
+    }
+    let mut handed = record.moves.out_of_log(log);
+    let place = handed.find_map(|(_, moving)| {
+        let place = moving.handed()?.place;
+        (end.offset <= place.offset()).then_some(place)
+    });
+    place.map(|place| format!("ends with block {} here, before {place}", end.seq))
 }
 
 /// The slots of a log's node that no hand-over has taken away yet.
@@ -138,16 +160,24 @@ impl Running {
             self.moves.stuck = None;
             return;
         }
-        if let Err(text) = self.test_room(now, &lost) {
-            if self.moves.stuck.as_ref() != Some(&text) {
-                self.say(Level::Alarm, text.clone(), out);
-            }
-            self.moves.stuck = Some(text);
-            return;
+        let short = self.test_whole(&lost).err();
+        let record = self.authority.latest();
+        lost.retain(|log| lacks(record, &self.streams[log]).is_none());
+        let tested = if lost.is_empty() {
+            Ok(())
+        } else {
+            self.test_room(now, &lost)
+        };
+        let can_begin = tested.is_ok();
+        let stuck = tested.err().or(short);
+        if let Some(text) = stuck.clone().filter(|_| stuck != self.moves.stuck) {
+            self.say(Level::Alarm, text, out);
         }
-        self.moves.stuck = None;
-        for log in lost {
-            self.begin_taking(now, log, out);
+        self.moves.stuck = stuck;
+        if can_begin {
+            for log in lost {
+                self.begin_taking(now, log, out);
+            }
         }
     }
 
@@ -170,6 +200,21 @@ impl Running {
         }
         let has_weight = |node: &NodeId| record.members[node].weight != 0;
         able.into_iter().filter(has_weight).collect()
+    }
+
+    /// Are these logs all that they ever were? What a damaged one lacks would be lost.
+    fn test_whole(&self, lost: &[LogNumber]) -> Result<(), String> {
+        let record = self.authority.latest();
+        for log in lost {
+            let stream = &self.streams[log];
+            if let Some(text) = lacks(record, stream) {
+                return Err(format!(
+                    "log {log} {text}: nothing moves before node {} is back with it",
+                    stream.node
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Can the others hold what these logs have? Else why not.
@@ -444,7 +489,10 @@ impl Running {
                     ranges: moving.ranges.to_vec(),
                 })
             });
-        let flipped: Vec<ActivationPart> = flipped.collect();
+        let mut flipped: Vec<ActivationPart> = flipped.collect();
+        if canary::on(Bug::ActivationLeftOut) {
+            flipped.clear();
+        }
         let stream = self.streams.get_mut(&log).expect("it was just there");
         if moves.is_empty() {
             // The block was in the log already.

@@ -1,6 +1,7 @@
 //! This node as the target: takes the state of slots in beside what it serves, adopts it in its
 //! log, and serves it once the authority gave the slots to this node and the log says so.
 
+use crate::canary::{self, Bug};
 use crate::clock::Now;
 use crate::model::{Activation, Adopt, AdoptedFile, Adoption, Entry, LogTime, MoveNumber};
 use crate::protocol::MoveStep;
@@ -104,6 +105,16 @@ impl Running {
             above: order.time,
         };
         self.log_step(next, shared, now, out)?;
+        if canary::on(Bug::ActivationBeforeFlip) {
+            let entries = Activation::list(order.number, order.ring_epoch, &order.ranges);
+            let next = NextStep {
+                step: MoveStep::Activate,
+                number: order.number,
+                entries: &entries,
+                above: LogTime(0),
+            };
+            self.log_step(next, shared, now, out)?;
+        }
         let text = format!("{order}: adopted in block {}", self.applied.seq);
         say(out, Level::Info, text);
         Ok(())

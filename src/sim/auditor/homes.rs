@@ -72,7 +72,7 @@ pub(super) struct Spot {
 /// The homes of all slots.
 #[derive(Debug)]
 pub(super) struct Homes {
-    homes: Vec<Home>,
+    slots: Vec<Home>,
     departures: BTreeMap<Place, Departure>,
     staged: BTreeMap<LogNumber, Staged>,
     /// In the present block: the hand-over that is being listed, and the sums that it must say.
@@ -90,7 +90,7 @@ fn slots_of(ranges: &[SlotRange]) -> impl Iterator<Item = Slot> + '_ {
 impl Homes {
     pub(super) fn new() -> Self {
         Self {
-            homes: vec![Home::Nowhere; to_usize(u64::from(SLOT_COUNT))],
+            slots: vec![Home::Nowhere; to_usize(u64::from(SLOT_COUNT))],
             departures: BTreeMap::new(),
             staged: BTreeMap::new(),
             leaving: None,
@@ -102,7 +102,7 @@ impl Homes {
 
     /// Does this log serve the slot?
     pub(super) fn is_in(&self, slot: Slot, log: LogNumber) -> bool {
-        self.homes[slot.index()] == Home::In(log)
+        self.slots[slot.index()] == Home::In(log)
     }
 
     /// Takes a hand-over in; `held` is what the accounts of its slots hold.
@@ -137,7 +137,7 @@ impl Homes {
         let left = departure.entries_left.checked_sub(1);
         departure.entries_left = left.ok_or("a hand-over without end")?;
         for slot in slots_of(entry.slots.as_slice()) {
-            let home = &mut self.homes[slot.index()];
+            let home = &mut self.slots[slot.index()];
             if *home != Home::Nowhere && *home != Home::In(spot.log) {
                 return Err(format!(
                     "slot {slot:?}, which is {home:?}, is handed over here"
@@ -285,7 +285,7 @@ impl Homes {
             home
         };
         for slot in slots_of(entry.ranges()) {
-            let before = std::mem::replace(&mut self.homes[slot.index()], Home::In(log));
+            let before = std::mem::replace(&mut self.slots[slot.index()], Home::In(log));
             let is_again = entry.number == MoveNumber(0) && before == Home::In(log);
             if before != home && !is_again {
                 return Err(format!(
