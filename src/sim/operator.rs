@@ -162,6 +162,7 @@ impl World {
         let machine = &mut self.machines[number];
         machine.stays_down = false;
         machine.medium = Some(MemoryMedium::new());
+        self.watch.forget_disk(number);
         let text = format!("the operator starts {} with --join", machine.name);
         self.node_at.push(number);
         self.tell(&text);

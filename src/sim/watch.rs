@@ -126,7 +126,19 @@ impl Watch {
                 ));
             }
         }
+        if let DiskRequest::CutLog { to, .. } = request
+            && let Some(end) = self.node_ends.get_mut(&machine)
+            && to.seq < end.seq
+        {
+            // A tail that contradicts the backup's is put aside, or begins to be.
+            *end = *to;
+        }
         Ok(())
+    }
+
+    /// A machine got an empty disk.
+    pub(super) fn forget_disk(&mut self, machine: usize) {
+        self.node_ends.remove(&machine);
     }
 
     /// A process is gone, and with it what it was granted.
