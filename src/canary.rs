@@ -63,13 +63,13 @@ bugs! {
         "A look-up leaves before what it shows is committed.";
     ReusedConfirmation, "reused-confirmation", "node/lookups.rs", 400,
         "A look-up is confirmed by a round trip that came back before it came.";
-    ReplayBeforeCommit, "replay-before-commit", "node/turn.rs", 100,
+    ReplayBeforeCommit, "replay-before-commit", "node/turn.rs", 20,
         "A replay is answered before its first copy is committed.";
     IdReuseUnnoticed, "id-reuse-unnoticed", "node/prove.rs", 20,
         "An id with another content gets the first one's receipt.";
-    IdentityNotSaved, "identity-not-saved", "node/mod.rs", 200,
+    IdentityNotSaved, "identity-not-saved", "node/mod.rs", 20,
         "A node works in a term before it has saved it.";
-    ClockUnbounded, "clock-unbounded", "node/clock.rs", 100,
+    ClockUnbounded, "clock-unbounded", "node/clock.rs", 20,
         "Log time follows the node's own date, however wrong that is.";
     ResendSkips, "resend-skips", "node/replicate.rs", 200,
         "What the backup asks for again begins one block too late.";
@@ -79,7 +79,7 @@ bugs! {
         "An id older than the horizon is taken for a new one.";
     ForgottenId, "forgotten-id", "ledger/ids.rs", 20,
         "One id in sixteen is not remembered.";
-    ShortWindow, "short-window", "ledger/mod.rs", 400,
+    ShortWindow, "short-window", "ledger/mod.rs", 100,
         "Ids are forgotten at once when memory is short.";
     FloorForgotten, "floor-forgotten", "ledger/rules.rs", 20,
         "A debit goes below the floor.";
@@ -91,27 +91,27 @@ bugs! {
         "A list leaves out its last row.";
     AckAboveDurable, "ack-above-durable", "backup/append.rs", 20,
         "The backup acknowledges what it has not synced.";
-    AcceptedDamage, "accepted-damage", "backup/start.rs", 400,
+    AcceptedDamage, "accepted-damage", "backup/start.rs", 20,
         "A backup serves a log that ends before what was committed.";
     SameTerm, "same-term", "backup/authority/membership.rs", 20,
         "A new owner of a log gets the term of the one before.";
-    LateConnection, "late-connection", "backup/register.rs", 200,
+    LateConnection, "late-connection", "backup/register.rs", 20,
         "A connection that was replaced is listened to.";
-    SkippedSync, "skipped-sync", "log/store/mod.rs", 100,
+    SkippedSync, "skipped-sync", "log/store/mod.rs", 20,
         "Blocks are not synced.";
-    RetriedSync, "retried-sync", "log/store/mod.rs", 400,
+    RetriedSync, "retried-sync", "log/store/mod.rs", 100,
         "A sync that failed is tried again.";
-    NotWrittenAgain, "not-written-again", "log/store/again.rs", 400,
+    NotWrittenAgain, "not-written-again", "log/store/again.rs", 100,
         "What an earlier life could not sync counts as durable.";
     UnsyncedName, "unsynced-name", "log/segment.rs", 200,
         "A segment is used before its name is durable.";
-    UnsyncedFile, "unsynced-file", "log/small_file.rs", 200,
+    UnsyncedFile, "unsynced-file", "log/small_file.rs", 20,
         "A small file takes its name before its content is durable.";
-    FrontForgetsDoubt, "front-forgets-doubt", "front/inflight.rs", 200,
+    FrontForgetsDoubt, "front-forgets-doubt", "front/inflight.rs", 20,
         "A front says not-now although a copy is unanswered.";
-    NewIdOnRetry, "new-id-on-retry", "client/session/work.rs", 100,
+    NewIdOnRetry, "new-id-on-retry", "client/session/work.rs", 20,
         "A session sends a change again under another id.";
-    DoubtForgotten, "doubt-forgotten", "client/session/work.rs", 200,
+    DoubtForgotten, "doubt-forgotten", "client/session/work.rs", 20,
         "A session says not-now although a copy is unanswered.";
     FlipBeforeAdoption, "flip-before-adoption", "backup/moves/steps.rs", 20,
         "Slots are flipped to a node as soon as they are handed over.";
@@ -129,7 +129,7 @@ bugs! {
         "Slots move without the ids of their operations.";
     HorizonNotRaised, "horizon-not-raised", "ledger/stage.rs", 400,
         "A log that adopts slots keeps its own horizon.";
-    SessionReorders, "session-reorders", "client/session/work.rs", 100,
+    SessionReorders, "session-reorders", "client/session/work.rs", 20,
         "A session sends a later operation of a user before one that was put back.";
 }
 
