@@ -17,7 +17,7 @@ pub(super) struct Peer {
     standing: Standing,
     /// When it last said anything.
     pub(super) heard: Tick,
-    /// It follows the slot table, under this request number.
+    /// It follows the slot table; the next table goes under this request number.
     pub(super) follows: Option<u64>,
     /// The log that it may append to.
     pub(super) owns: Option<LogNumber>,

@@ -320,9 +320,10 @@ impl Running {
         let Some(peer) = self.peers.get_mut(&asker.peer) else {
             return;
         };
-        peer.follows = Some(asker.request);
+        let request = peer.follows.unwrap_or(asker.request);
+        peer.follows = Some(request.wrapping_add(1));
         self.refresh_table();
-        self.send_table(asker, out);
+        self.send_table(Asker { request, ..asker }, out);
     }
 
     /// Tells all who follow, if anything changed since they were told.
@@ -335,14 +336,16 @@ impl Running {
             return;
         }
         self.table_untold = false;
-        for (peer, state) in &self.peers {
+        let mut askers = Vec::new();
+        for (peer, state) in &mut self.peers {
             if let Some(request) = state.follows {
-                let asker = Asker {
-                    peer: *peer,
-                    request,
-                };
-                self.send_table(asker, out);
+                state.follows = Some(request.wrapping_add(1));
+                let peer = *peer;
+                askers.push(Asker { peer, request });
             }
+        }
+        for asker in askers {
+            self.send_table(asker, out);
         }
     }
 

@@ -298,7 +298,9 @@ impl Front {
             Message::Rows { index: at, rows } if !is_backup => {
                 self.on_rows(index, (header.request, at), rows, out)
             }
-            Message::Table(table) if is_backup => self.install_table(now.tick, &table, out),
+            Message::Table(table) if is_backup => {
+                self.on_table(now.tick, header.request, &table, out)
+            }
             Message::StatusTold { .. }
             | Message::AuditTold { .. }
             | Message::ClusterTold { .. }
@@ -387,7 +389,10 @@ impl Front {
             frame_size_max: LINK_FRAME_SIZE_MAX,
         });
         match link.purpose {
-            Purpose::Backup => out.send(peer, &Message::Follow),
+            Purpose::Backup => {
+                self.table_number = 0;
+                out.send(peer, &Message::Follow);
+            }
             Purpose::Router | Purpose::Node(_) => {
                 let target = &mut self.flight.targets[usize::from(index)];
                 target.usable = true;

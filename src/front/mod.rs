@@ -153,6 +153,8 @@ pub struct Front {
     links_due: Tick,
     dial_count: u64,
     routing: Option<Routing>,
+    /// The number of the last table on the present connection of the backup.
+    table_number: u64,
     /// The epoch that a node spoke of and the backup was asked for.
     epoch_asked: RingEpoch,
     node_up_count: u32,
@@ -218,6 +220,7 @@ impl Front {
             links_due: Tick(0),
             dial_count: 0,
             routing: None,
+            table_number: 0,
             epoch_asked: RingEpoch(0),
             node_up_count: 0,
             flight: Flight::default(),

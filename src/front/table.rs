@@ -37,8 +37,24 @@ impl Routing {
 }
 
 impl Front {
+    /// Takes a table of the backup, unless it told a newer one before: an epoch may have many
+    /// tables, which differ in who is present and where.
+    pub(super) fn on_table(
+        &mut self,
+        now: Tick,
+        number: u64,
+        table: &Table<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Breach> {
+        if number < self.table_number {
+            return Ok(());
+        }
+        self.table_number = number;
+        self.install_table(now, table, out)
+    }
+
     /// Takes a table that the backup told: links to its nodes, and owners of all slots.
-    pub(super) fn install_table(
+    fn install_table(
         &mut self,
         now: Tick,
         table: &Table<'_>,

@@ -126,6 +126,10 @@ fn fronts_follow_the_table() {
         seen += 1;
     });
     assert_eq!(seen, 1);
+    // Asked again on the same connection, told under the next number.
+    bench.say_only(front, &Message::Follow, 0);
+    bench.end_turn();
+    bench.take(front, |frame, _| assert_eq!(frame.header.request, 78));
 
     let mut one = FakeNode::new(1, 10);
     one.join(&mut bench);

@@ -221,6 +221,40 @@ fn members_decide_which_nodes_are_dialled() {
 }
 
 #[test]
+fn an_earlier_table_of_the_same_epoch_is_not_taken_again() {
+    let (mut rig, backup, nodes) = Rig::with_nodes(options(), 1);
+    let whole = [(slot_range(0, 65_535), 1)];
+    let table = |number, state| {
+        let members = [(1, state, node_address(1))];
+        let bytes = table_bytes(1, &members, &whole);
+        let (frame, _) = crate::protocol::split(&bytes, crate::limits::LINK_FRAME_SIZE_MAX)
+            .unwrap()
+            .unwrap();
+        let table = Message::read(&frame).unwrap();
+        let mut numbered = BytesMut::new();
+        table.write_for(&mut numbered, number);
+        numbered
+    };
+    let away = table(1, MemberState::Away);
+    let present = table(2, MemberState::Present);
+    for bytes in [&away, &present, &away] {
+        rig.feed_bytes(backup, bytes);
+        rig.turn();
+    }
+    rig.cut(nodes[0]);
+    rig.run_ms(2_000);
+    rig.accept(node_address(1));
+    // Another connection counts anew.
+    rig.cut(backup);
+    rig.run_ms(2_000);
+    let backup = rig.accept(BACKUP.parse().unwrap());
+    rig.feed_bytes(backup, &away);
+    rig.turn();
+    let again: Vec<_> = rig.front.links.iter().map(|link| link.is_wanted).collect();
+    assert_eq!(again, [true, false]);
+}
+
+#[test]
 fn a_table_that_contradicts_itself_ends_the_backups_link() {
     let (mut rig, backup, _) = Rig::with_nodes(options(), 1);
     let members = [(1, MemberState::Present, node_address(1))];
