@@ -165,6 +165,8 @@ pub(super) struct Ids {
     page_free: u32,
     spares: Vec<Vec<u32>>,
     item_count: u64,
+    /// Bytes of all directories, kept up to date: asked for far more often than it changes.
+    directories_size: u64,
 }
 
 /// No row has this number: ids have 48 bits of milliseconds.
@@ -219,6 +221,7 @@ impl Ids {
             page_free: NONE,
             spares: Vec::new(),
             item_count: 0,
+            directories_size: 0,
         }
     }
 
@@ -348,12 +351,7 @@ impl Ids {
 
     /// Bytes reserved.
     pub(super) fn memory_size(&self) -> u64 {
-        let directories: u64 = self
-            .slab
-            .iter()
-            .map(|row| row.directory.memory_size())
-            .sum();
-        directories
+        self.directories_size
             + to_u64(self.slab.capacity() * size_of::<Row>())
             + self.pages.memory_size()
             + self.states.memory_size()
@@ -408,8 +406,10 @@ impl Ids {
 
     fn row_new(&mut self, row: u64) -> usize {
         let page = self.page_new(0, NONE);
+        let directory = Directory::of_page(page, self.spares.pop().unwrap_or_default());
+        self.directories_size += directory.memory_size();
         let state = Row {
-            directory: Directory::of_page(page, self.spares.pop().unwrap_or_default()),
+            directory,
             page_first: page,
             page_last: page,
             item_count: 0,
@@ -430,6 +430,7 @@ impl Ids {
     fn drop_row(&mut self, number: usize) {
         let row = &mut self.slab[number];
         let directory = std::mem::take(&mut row.directory);
+        self.directories_size -= directory.memory_size();
         self.states.get_mut(row.page_last).next = self.page_free;
         self.page_free = row.page_first;
         self.item_count -= row.item_count;
@@ -478,9 +479,10 @@ impl Ids {
         state.item_count -= moved_count;
         state.depth = depth + 1;
         self.states.get_mut(page_new).item_count = moved_count;
-        self.slab[number]
-            .directory
-            .split(key, u32::from(depth), page_new);
+        let directory = &mut self.slab[number].directory;
+        let size_before = directory.memory_size();
+        directory.split(key, u32::from(depth), page_new);
+        self.directories_size += directory.memory_size() - size_before;
         if goes_to_new(key, u32::from(depth)) {
             page_new
         } else {
@@ -539,6 +541,8 @@ mod tests {
             .iter()
             .fold(0_u128, |sum, item| sum.wrapping_add(item_hash(*item)));
         assert_eq!(ids.digest(), digest);
+        let directories = ids.slab.iter().map(|row| row.directory.memory_size());
+        assert_eq!(ids.directories_size, directories.sum::<u64>());
         let page_count = ids.pages.count();
         ids.forget(u64::MAX >> 1);
         assert_eq!((ids.count(), ids.digest()), (0, 0));
