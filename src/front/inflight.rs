@@ -78,6 +78,11 @@ impl Op {
         }
     }
 
+    /// A change of which a copy has no answer: it may have been applied, whatever another says.
+    pub(super) const fn is_change_in_doubt(&self) -> bool {
+        self.is_change && self.unanswered
+    }
+
     /// What to say when time is up. A change of which a copy has no answer may be done or not.
     fn code_at_deadline(&self) -> ResultCode {
         if !self.is_change {

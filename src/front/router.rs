@@ -263,6 +263,14 @@ impl Front {
                 continue;
             };
             match receipt.code.class() {
+                // It says nothing of a copy before: that one may have been applied.
+                CodeClass::Id
+                    if receipt.code == ResultCode::IdTooOld
+                        && self.flight.ops.at(op).is_change_in_doubt() =>
+                {
+                    let unknown = Receipt::bare(receipt.index, ResultCode::Unknown);
+                    self.flight.settle(now, op, &unknown);
+                }
                 CodeClass::Done | CodeClass::Refusal | CodeClass::Id | CodeClass::Malformed => {
                     self.flight.settle(now, op, &receipt);
                 }

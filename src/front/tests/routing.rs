@@ -259,6 +259,28 @@ fn a_lost_link_sends_everything_again_and_remembers_the_copy() {
     );
 }
 
+/// `id_too_old` says nothing of a copy that went before and may have been applied.
+#[test]
+fn too_old_is_unknown_behind_an_unanswered_copy() {
+    let (mut rig, _, nodes) = Rig::with_nodes(options(), 1);
+    let client = rig.client();
+    let user = user_of(1, 1, 0);
+    rig.request(client, 1, 3_000, &[credit(user, 1)]);
+    rig.turn();
+    rig.asked_once(nodes[0]);
+    rig.cut(nodes[0]);
+    rig.turn();
+    let node = rig.accept(node_address(1));
+    let again = rig.asked_once(node);
+    rig.request(client, 2, 3_000, &[credit(user, 2)]);
+    rig.turn();
+    let first = rig.asked_once(node);
+    rig.answer(node, again.request, &[(0, ResultCode::IdTooOld)]);
+    rig.answer(node, first.request, &[(0, ResultCode::IdTooOld)]);
+    let told = rig.receipts(client);
+    assert_eq!(told, [(1, 0, Unknown), (2, 0, ResultCode::IdTooOld)]);
+}
+
 #[test]
 fn deadline_outcomes_follow_what_is_known_of_each_copy() {
     let (mut rig, _, nodes) = Rig::with_nodes(options(), 3);
