@@ -256,9 +256,10 @@ impl Running {
     }
 
     fn deadline(&self) -> Option<Tick> {
-        let due = self
-            .moves
-            .deadline()
+        // Moves go on only as long as the backup serves.
+        let moves = self.moves.deadline();
+        let due = moves
+            .filter(|_| self.stage == Stage::Serving)
             .map_or(self.upkeep_due, |due| due.min(self.upkeep_due));
         (self.stage != Stage::Ended).then_some(due)
     }

@@ -190,6 +190,7 @@ fn name(lane: Lane) -> String {
         Lane::Reader => "disk-reader".to_owned(),
         Lane::Background => "disk-background".to_owned(),
         Lane::Replica => "disk-replica".to_owned(),
+        Lane::Images => "disk-images".to_owned(),
     }
 }
 

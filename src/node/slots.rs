@@ -62,10 +62,11 @@ impl SlotTable {
     }
 
     /// Why a user who is not served is not: the slot is on its way as long as the table gives it
-    /// to this node and the log has handed it over.
+    /// to this node and the log has handed it over. If it is on its way back, the table is right
+    /// already, and this node serves it within moments.
     pub(super) fn refusal(&self, user: UserId, ledger: &Ledger) -> ResultCode {
         let slot = user_slot(self.ring_key, user);
-        if self.gives(slot) && ledger.gone(slot).is_some() {
+        if self.gives(slot) && ledger.gone(slot).is_some() && !ledger.is_staged(slot) {
             ResultCode::Moving
         } else {
             ResultCode::NotOwner

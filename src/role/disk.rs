@@ -28,6 +28,9 @@ pub enum Lane {
     Background,
     /// The backup's running replica and audit, of all logs.
     Replica,
+    /// Images of moves: copied, read in, removed. Users wait for them, so nothing long is before
+    /// them; and what is removed and what is read in are in order.
+    Images,
 }
 
 /// A small durable file, written whole.
@@ -274,15 +277,15 @@ impl DiskRequest {
             | Self::ReadEntry { .. }
             | Self::LoadCheckpoint { .. }
             | Self::ReadCheckpoint { .. }
-            | Self::ReadMoveFile { .. }
-            | Self::LoadMoveFile { .. } => Lane::Reader,
+            | Self::ReadMoveFile { .. } => Lane::Reader,
             Self::PrepareSegment { .. }
             | Self::MakeCheckpoint { .. }
             | Self::RetireSegments { .. }
             | Self::WriteCheckpoint { .. }
-            | Self::MeasureFreeSpace
-            | Self::WriteMoveFile { .. }
-            | Self::KeepMoveFiles { .. } => Lane::Background,
+            | Self::MeasureFreeSpace => Lane::Background,
+            Self::WriteMoveFile { .. } | Self::LoadMoveFile { .. } | Self::KeepMoveFiles { .. } => {
+                Lane::Images
+            }
             Self::AdvanceReplica { .. } | Self::Audit { .. } | Self::BuildHandOver { .. } => {
                 Lane::Replica
             }

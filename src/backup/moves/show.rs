@@ -138,11 +138,12 @@ impl Running {
         if let Some(fault) = &self.streams[&moving.source_log].replica.fault {
             return format!("the replica of log {}: {fault}", moving.source_log);
         }
-        let mut before = self.authority.record().moves.towards_log(moving.target_log);
-        if let (MoveState::Handed(_), Some((first, _))) = (moving.state, before.next())
-            && first != number
-        {
-            return format!("move {first} to the same node");
+        let next = self.next_adoption(moving.target_log);
+        if matches!(moving.state, MoveState::Handed(_)) && next != Some(number) {
+            return match next {
+                Some(next) => format!("move {next} to the same node"),
+                None => "another move to the same node".to_owned(),
+            };
         }
         format!("{what} by node {node}")
     }

@@ -192,11 +192,15 @@ impl Running {
         self.moves.told_drops.remove(&(number, log));
     }
 
-    /// Tells every node what the durable record wants of it and what it was not told yet.
+    /// Tells every node what the durable record wants of it and what it was not told yet. What is
+    /// about to change is not told any more: a move that is being taken back must not begin.
     pub(super) fn tell_orders(&mut self, out: &mut Outbox) {
         let record = self.authority.record();
         let mut orders = Vec::new();
         for (number, moving) in &record.moves.active {
+            if self.latest_move(*number).map(|latest| &latest.state) != Some(&moving.state) {
+                continue;
+            }
             let Some((log, step)) = self.next_order(*number, moving) else {
                 continue;
             };
@@ -228,17 +232,36 @@ impl Running {
                 Cause::TakeOver => None,
             },
             MoveState::Handed(_) => {
-                // One after the other, always in the same order: a node has room for one.
                 let log = moving.target_log;
-                let moves = &self.authority.record().moves;
-                let mut ended = moves.ended.iter();
-                let full = ended.any(|ended| ended.log == log && ended.gone.is_none());
-                let first = moves.towards_log(log).next();
-                let is_next = first.is_some_and(|(first, _)| first == number);
-                (is_next && !full).then_some((log, MoveStep::Adopt))
+                let is_next = self.next_adoption(log) == Some(number);
+                is_next.then_some((log, MoveStep::Adopt))
             }
             MoveState::Flipped(..) => Some((moving.target_log, MoveStep::Activate)),
         }
+    }
+
+    /// The move that a log is to adopt next. A node has room for one: what is flipped or to be
+    /// dropped comes first, then what it was told to adopt already, then the lowest number. One
+    /// whose source has not handed over yet keeps nobody waiting: the source may be away for long.
+    pub(super) fn next_adoption(&self, log: LogNumber) -> Option<MoveNumber> {
+        let moves = &self.authority.record().moves;
+        let mut ended = moves.ended.iter();
+        if ended.any(|ended| ended.log == log && ended.gone.is_none()) {
+            return None;
+        }
+        let mut handed = Vec::new();
+        for (number, moving) in moves.towards_log(log) {
+            match moving.state {
+                MoveState::Ordered => (),
+                MoveState::Handed(_) => handed.push(number),
+                MoveState::Flipped(..) => return None,
+            }
+        }
+        let is_told = |number: &&MoveNumber| {
+            let told = self.moves.told.get(*number);
+            told.is_some_and(|(step, _)| *step == MoveStep::Adopt)
+        };
+        handed.iter().find(is_told).or(handed.first()).copied()
     }
 
     /// The connection of a log's node, if that is up and serving.

@@ -351,7 +351,8 @@ impl Running {
         match stream.taking {
             None | Some(Taking::Building) => (),
             Some(Taking::Fencing) => {
-                if stream.is_quiet() && stream.replica.stands_at(&stream.durable) {
+                let has_room = stream.full_from.is_none();
+                if has_room && stream.is_quiet() && stream.replica.stands_at(&stream.durable) {
                     self.record_taking(now, log, out);
                 }
             }

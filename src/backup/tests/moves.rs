@@ -221,6 +221,48 @@ fn what_may_have_been_told_is_not_cancelled() {
     assert_eq!(late["done"], true, "{late}");
 }
 
+/// A planned move whose source is there and does not serve keeps nobody's take-over waiting.
+#[test]
+fn a_take_over_goes_on_beside_a_move_that_is_only_ordered() {
+    let mut waited = 0;
+    for at in (1..40).step_by(3) {
+        let mut world = few_moves();
+        world.add(4, Some(1));
+        world.run_steps(at);
+        world.starting.extend([1, 3]);
+        world.beat_all();
+        world.kill(2);
+        world.run_ms(8_000);
+        let status = world.bench.status();
+        let moves = status["moves"]["moves"].as_array().unwrap();
+        waited += usize::from(!moves.is_empty());
+        if world.owned_in_log(2) == 0 {
+            assert_eq!(world.slots_of(2), 0, "{at}: {}", status["moves"]);
+        }
+        world.starting.clear();
+        world.run_to_rest();
+        world.check();
+    }
+    assert!(0 < waited);
+}
+
+/// Wherever the cancel comes, before the order is told or too late: everybody is served.
+#[test]
+fn a_cancel_at_any_moment_leaves_nobody_unserved() {
+    let mut taken_back = 0;
+    for at in 1..80 {
+        let mut world = few_moves();
+        world.add(4, Some(1));
+        world.run_steps(at);
+        world.command(ClusterCommand::Cancel, |ask| ask.number = MoveNumber(1));
+        let mut said = world.bench.said.iter();
+        taken_back += usize::from(said.any(|(_, text)| text.contains("move 1 is taken back")));
+        world.run_to_rest();
+        world.check();
+    }
+    assert!(0 < taken_back);
+}
+
 #[test]
 fn images_go_once_the_targets_checkpoint_has_passed_them() {
     let mut world = few_moves();

@@ -198,6 +198,29 @@ fn a_backup_that_slept_gives_everybody_a_full_period() {
 }
 
 #[test]
+fn a_log_that_found_no_room_is_taken_over_once_there_is_some() {
+    let mut world = World::serving();
+    let no_space = crate::role::DiskFault::NoSpace;
+    for request in ["append", "prepare_segment"] {
+        world.bench.disk.faults.insert(request, no_space.clone());
+    }
+    let free_size = std::mem::take(&mut world.bench.disk.free_size);
+    let lost = world.nodes.get_mut(&2).unwrap();
+    let block = lost.build(10);
+    lost.append(&mut world.bench, &block);
+    world.run_ms(200);
+    world.kill(2);
+    world.run_ms(4_000);
+    assert!(0 < world.owned_in_log(2));
+    world.bench.disk.faults.clear();
+    world.bench.disk.free_size = free_size;
+    world.run_ms(4_000);
+    world.run_to_rest();
+    world.check();
+    assert_eq!(world.owned_in_log(2), 0);
+}
+
+#[test]
 fn a_full_disk_delays_a_take_over_only() {
     let mut world = World::serving();
     world

@@ -303,6 +303,8 @@ pub(super) struct World {
     work: BTreeMap<u32, Work>,
     /// Nodes that do nothing and say nothing.
     pub(super) dead: BTreeSet<u32>,
+    /// Nodes that are there and do not serve yet.
+    pub(super) starting: BTreeSet<u32>,
     /// Orders that came, in a few words.
     pub(super) orders: Vec<String>,
     /// The process dies when the disk has carried out so many requests.
@@ -333,6 +335,7 @@ impl World {
             nodes: BTreeMap::new(),
             work: BTreeMap::new(),
             dead: BTreeSet::new(),
+            starting: BTreeSet::new(),
             orders: Vec::new(),
             crash_at: None,
             crash_late: false,
@@ -493,7 +496,7 @@ impl World {
         quiet && moves["slots_to_move"] == 0 && moves["stuck"].is_null()
     }
 
-    fn beat_all(&mut self) {
+    pub(super) fn beat_all(&mut self) {
         for (number, fresh) in &self.nodes {
             let granted = self.work[number].granted && !self.dead.contains(number);
             let Some(peer) = fresh.peer.filter(|_| granted) else {
@@ -503,7 +506,7 @@ impl World {
                 continue;
             }
             let figures = Beat {
-                phase: 1,
+                phase: u8::from(!self.starting.contains(number)),
                 applied: Seq(0),
                 account_count: self.accounts,
                 free_size: 1 << 40,

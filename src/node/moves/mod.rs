@@ -48,6 +48,8 @@ pub(super) struct Moves {
     lost_image: Option<ImageCopy>,
     /// There is a next step that waits for nothing.
     is_due: bool,
+    /// On the present link the backup knows what this log has adopted and not activated.
+    is_adoption_told: bool,
 }
 
 /// A step that is to be logged.
@@ -113,6 +115,7 @@ impl Moves {
     /// The link is gone. What was ordered is told again, unless the authority thought better of it.
     fn link_lost(&mut self) {
         self.orders.clear();
+        self.is_adoption_told = false;
         if let Some(coming) = &mut self.coming {
             coming.is_ordered = false;
             coming.staging.link_lost();
@@ -144,6 +147,7 @@ impl Running {
         if shared.link.up().is_none() {
             return Ok(());
         }
+        self.tell_adopted(shared, out);
         for _ in 0..self.moves.orders.len() {
             let Some(order) = self.moves.orders.pop_front() else {
                 break;

@@ -88,6 +88,16 @@ impl Order {
         })
     }
 
+    /// Does it bring the same state? The table may have changed since it was told before.
+    pub(super) fn is_same_adoption(&self, other: &Self) -> bool {
+        let ring_epoch = self.ring_epoch;
+        *self
+            == Self {
+                ring_epoch,
+                ..other.clone()
+            }
+    }
+
     /// Each slot of it.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
         slots_of(&self.ranges)

@@ -192,9 +192,11 @@ impl Staging {
                     }
                 }
             }
-            Step::Copying(copy) => copy.ask(backup, out),
             Step::Pausing(until) if *until <= now.tick => self.step = Step::Sweeping,
-            Step::Loading | Step::Pausing(_) | Step::Staged => (),
+            Step::Copying(_) | Step::Loading | Step::Pausing(_) | Step::Staged => (),
+        }
+        if let Step::Copying(copy) = &mut self.step {
+            copy.ask(backup, out);
         }
     }
 
@@ -247,7 +249,9 @@ impl Staging {
         }
         match (&mut self.step, reply) {
             (Step::Loading, ImageReply::Missing) => {
-                self.step = Step::Copying(ImageCopy::new(image));
+                // It may have gone while it was being read in: all begins anew behind the copy.
+                self.abort(ledger);
+                self.is_copy_due = true;
             }
             (Step::Loading, ImageReply::Records(piece, cursor)) => {
                 match ledger.stage_load(piece.section, &piece.records) {

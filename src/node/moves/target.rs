@@ -28,6 +28,19 @@ impl Running {
         staged.is_adopted.then_some(staged.number)
     }
 
+    /// Says once on each link what is adopted and waits: the authority may have forgotten what it
+    /// told to adopt, and order another move first, which has no room before this one is done.
+    pub(super) fn tell_adopted(&mut self, shared: &Shared, out: &mut Outbox) {
+        if std::mem::replace(&mut self.moves.is_adoption_told, true) {
+            return;
+        }
+        if let Some(number) = self.adopted()
+            && !self.moves.is_logged(MoveStep::Adopt, number)
+        {
+            self.tell_again(MoveStep::Adopt, number, shared, out);
+        }
+    }
+
     pub(super) fn order_adopt(
         &mut self,
         order: &Order,
@@ -45,8 +58,9 @@ impl Running {
             None => (),
         }
         if let Some(coming) = &mut self.moves.coming
-            && coming.order == *order
+            && coming.order.is_same_adoption(order)
         {
+            coming.order = order.clone();
             coming.is_ordered = true;
             return Taken::Done;
         }
