@@ -142,7 +142,16 @@ impl Faults {
     /// Is this alarm what a fault that is on leads to?
     pub(super) fn explains_alarm(&self, text: &str, _is_healed: bool) -> bool {
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-        if has(&["two histories", "digest", "supply", "does not fit"]) {
+        let never = [
+            "two histories",
+            "digest",
+            "supply",
+            "does not fit",
+            "not all this log's",
+            "were not adopted",
+            "are here already",
+        ];
+        if has(&never) {
             return false;
         }
         let clocks = [

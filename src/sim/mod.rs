@@ -59,6 +59,10 @@ pub use counts::Counts;
 /// How long everything may take to come to rest once it is healed.
 const REST_MS_MAX: u64 = 120_000;
 
+/// How long it is left alone before everything is read: longer than a silent link goes unnoticed
+/// (`LINK_SILENCE_MS_MAX`) and the pause before it is dialled again.
+const CALM_MS: u64 = 6_000;
+
 /// How long the world goes on after that, so that digests are compared and queues drain.
 const SETTLE_MS: u64 = 1_500;
 
@@ -179,6 +183,7 @@ pub fn missing(counts: &Counts) -> Vec<String> {
         "command_weight",
         "command_pause",
         "command_cancel",
+        "audit",
     ];
     let lacking = moves
         .iter()
@@ -227,12 +232,17 @@ impl World {
             }
             return false;
         }
+        // Silent links are found and dialled anew in this time: behind it nothing excuses anybody.
+        let calm: At = self.at + CALM_MS * MS;
+        self.run_until(calm, |_| false);
+        let (first, audit_count) = (self.workload.asked.len(), self.workload.audit_count);
         self.client_reads_all(self.reader());
         if !self.run_until(until + REST_MS_MAX * MS, Self::is_at_rest) {
             let text = self.why_no_rest();
             self.blame(text);
             return false;
         }
+        self.check_last_answers(first, audit_count);
         let settled: At = self.at + SETTLE_MS * MS;
         self.run_until(settled, |_| false);
         !self.is_broken()

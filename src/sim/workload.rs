@@ -621,6 +621,21 @@ impl World {
         self.pump(id);
     }
 
+    /// All is healed: every user can be read, and the audit is answered.
+    pub(super) fn check_last_answers(&mut self, first: usize, audit_count: u64) {
+        let asked = &self.workload.asked[first..];
+        let poor = asked.iter().find_map(|one| {
+            let code = one.answer.as_ref()?.receipt.code;
+            let is_poor = code.may_retry() || code == ResultCode::Unknown;
+            is_poor.then(|| format!("{code} for {:?} although all is healed", one.operation))
+        });
+        let unheard = (self.workload.audit_count == audit_count)
+            .then(|| "an audit is not answered although all is healed".to_owned());
+        if let Some(text) = poor.or(unheard) {
+            self.blame(text);
+        }
+    }
+
     /// Not one answer of these codes is right while nothing is wrong.
     pub(super) fn check_calm_answers(&mut self) {
         let wrong: Vec<String> = self
