@@ -4,11 +4,14 @@
 //! computed from the accounts (digests, sums of the supply) is, whatever a record says, so that
 //! [`Ledger::check_supply`] after the last section proves the checkpoint's counters.
 
+use std::hint::black_box;
+
 use super::ids::{ID_RECORD_SIZE, IdItem};
 use super::meta::{META_RECORD_SIZE, MetaReader};
 use super::record::{ACCOUNT_RECORD_SIZE, AccountKey, AccountRecord};
 use super::supply::{SUPPLY_RECORD_SIZE, Supply};
 use super::table::Found;
+use super::touch::TOUCH_COUNT;
 use super::{Ledger, record_hash, row_start_ms};
 use crate::model::{Section, user_slot};
 
@@ -77,10 +80,10 @@ impl Ledger {
         }
         self.loading.section = Some(section);
         match section {
-            Section::Meta => self.load_each(section, records, Self::load_meta),
-            Section::Supply => self.load_each(section, records, Self::load_supply),
-            Section::Accounts => self.load_each(section, records, Self::load_account),
-            Section::Ids => self.load_each(section, records, Self::load_id),
+            Section::Meta => self.load_chunks(section, records, Self::load_meta),
+            Section::Supply => self.load_chunks(section, records, Self::load_supply),
+            Section::Accounts => self.load_chunks(section, records, Self::load_account),
+            Section::Ids => self.load_chunks(section, records, Self::load_id),
         }
     }
 
@@ -113,16 +116,48 @@ impl Ledger {
         records
     }
 
-    fn load_each<const SIZE: usize>(
+    /// Takes in whole records one by one, with what they need read ahead.
+    pub(super) fn load_chunks<const SIZE: usize>(
         &mut self,
         section: Section,
         records: &[u8],
-        take: impl Fn(&mut Self, &[u8; SIZE]) -> Result<(), &'static str>,
+        mut take: impl FnMut(&mut Self, &[u8; SIZE]) -> Result<(), &'static str>,
     ) -> Result<(), LoadError> {
-        for record in whole_records(records).ok_or(LoadError::Size(section))? {
-            take(self, record).map_err(|what| LoadError::Record { section, what })?;
+        let (records, rest) = records.as_chunks::<SIZE>();
+        if !rest.is_empty() {
+            return Err(LoadError::Size(section));
+        }
+        for records in records.chunks(TOUCH_COUNT) {
+            black_box(self.read_ahead(section, records));
+            for record in records {
+                take(self, record).map_err(|what| LoadError::Record { section, what })?;
+            }
         }
         Ok(())
+    }
+
+    /// Fetches the places that these records will go to, as [`Self::touch`] does for entries.
+    fn read_ahead<const SIZE: usize>(&self, section: Section, records: &[[u8; SIZE]]) -> u64 {
+        let mut sum = 0;
+        match section {
+            Section::Meta | Section::Supply => (),
+            Section::Accounts => {
+                let records = records.iter().filter_map(|record| record.first_chunk());
+                for account in records.filter_map(|record| AccountRecord::read(record).ok()) {
+                    let mut tag = self.table.key_tag(account.user, account.currency);
+                    self.table.touch_index(&mut tag);
+                    sum ^= u64::from(tag.number);
+                }
+            }
+            Section::Ids if self.keep_ids => {
+                let records = records.iter().filter_map(|record| record.first_chunk());
+                for item in records.filter_map(|record| IdItem::read(record).ok()) {
+                    sum ^= self.ids.touch(item.row, item.fingerprint);
+                }
+            }
+            Section::Ids => (),
+        }
+        sum
     }
 
     fn load_meta(&mut self, record: &[u8; META_RECORD_SIZE]) -> Result<(), &'static str> {

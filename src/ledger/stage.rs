@@ -319,16 +319,12 @@ impl Ledger {
                     .try_for_each(|record| stage.load_supply(record))
                     .map_err(wrong)
             }
-            Section::Accounts => {
-                let mut records = whole_records(records).ok_or(size)?;
-                let mut take = |record| self.stage_account(stage, record);
-                records.try_for_each(&mut take).map_err(wrong)
-            }
-            Section::Ids => {
-                let mut records = whole_records(records).ok_or(size)?;
-                let mut take = |record| self.stage_id(stage, record);
-                records.try_for_each(&mut take).map_err(wrong)
-            }
+            Section::Accounts => self.load_chunks(section, records, |ledger, record| {
+                ledger.stage_account(stage, record)
+            }),
+            Section::Ids => self.load_chunks(section, records, |ledger, record| {
+                ledger.stage_id(stage, record)
+            }),
         }
     }
 

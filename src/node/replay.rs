@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::clock::{Now, Tick};
-use crate::ledger::Ledger;
+use crate::ledger::{Ahead, Ledger, TOUCH_COUNT};
 use crate::limits;
 use crate::log::{Block, Verify, blocks};
 use crate::model::{Adopt, Adoption, Entry, LogEnd, LogNumber, LogTime, to_usize};
@@ -130,15 +130,19 @@ impl Replay {
 
     fn absorb_block(&mut self, block: &Block<'_>, log: LogNumber) -> Result<(), Halt> {
         let end = block.end();
-        for (place, time, bytes) in block.entries() {
-            let wrong = |why: &dyn std::fmt::Display| {
-                Halt::damage(format!("entry at {place} cannot be replayed: {why}"))
-            };
-            let entry = Entry::read(bytes).map_err(|error| wrong(&error))?;
-            self.ledger
-                .absorb(&entry, place, time)
-                .map_err(|error| wrong(&error))?;
-            self.kept.note(std::slice::from_ref(&entry), &self.at, &end);
+        let mut entries = block.entries();
+        for records in block.records().chunks(TOUCH_COUNT) {
+            self.ledger.touch(&Ahead::of_entries(records));
+            for (place, time, bytes) in entries.by_ref().take(records.len()) {
+                let wrong = |why: &dyn std::fmt::Display| {
+                    Halt::damage(format!("entry at {place} cannot be replayed: {why}"))
+                };
+                let entry = Entry::read(bytes).map_err(|error| wrong(&error))?;
+                self.ledger
+                    .absorb(&entry, place, time)
+                    .map_err(|error| wrong(&error))?;
+                self.kept.note(std::slice::from_ref(&entry), &self.at, &end);
+            }
         }
         self.ledger.check_supply().map_err(|broken| {
             Halt::damage(format!("log {log}, block {}: {broken}", block.head().seq))
