@@ -8,6 +8,7 @@
 mod append;
 mod bench;
 mod fence;
+mod found;
 mod moves;
 mod random;
 mod register;
