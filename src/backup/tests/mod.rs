@@ -7,6 +7,7 @@
 
 mod append;
 mod bench;
+mod ends;
 mod fence;
 mod found;
 mod moves;
