@@ -81,15 +81,20 @@ impl World {
                 "asleep"
             }
             Absence::CutOff => {
-                for (from, to) in [(node, self.backup()), (self.backup(), node)] {
-                    self.network.way_mut(from, to).stops += 1;
-                    let remedy = Remedy::Way { from, to };
-                    self.schedule(until, Event::Remedy { remedy });
-                }
+                self.cut_off(node, until);
                 "cut off from the backup"
             }
         };
         format!("{} is {what} for {ms} ms", self.machines[node].name)
+    }
+
+    /// Nothing passes between a node and the backup; what is on its way comes late.
+    fn cut_off(&mut self, node: usize, until: u64) {
+        for (from, to) in [(node, self.backup()), (self.backup(), node)] {
+            self.network.way_mut(from, to).stops += 1;
+            let remedy = Remedy::Way { from, to };
+            self.schedule(until, Event::Remedy { remedy });
+        }
     }
 
     /// The backup and a node end together, the end of the node's log is damaged at the backup, and
@@ -112,6 +117,7 @@ impl World {
             self.faults.sound = Some(medium.fork());
             self.faults.sound_log = Some(log);
             self.faults.hurt = Some(backup);
+            self.watch.forget_backup_end(log);
             super::damage::flip_at_end(&medium, log, random)
         } else {
             "the backup has more than it".to_owned()
@@ -139,6 +145,10 @@ impl World {
             self.node_at[to_usize(crash.node % count)]
         };
         self.counts.fault(FaultKind::CrashInMove.name());
+        if crash.cuts_off && machine != self.backup() {
+            self.cut_off(machine, self.at + crash.away_ms * MS);
+            return;
+        }
         self.schedule(
             self.at + crash.after_ns,
             Event::Crash {

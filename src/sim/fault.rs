@@ -36,6 +36,8 @@ pub(super) struct CrashInMove {
     pub(super) node: u64,
     pub(super) is_power_cut: bool,
     pub(super) away_ms: u64,
+    /// A node is not hit but at once cut off from the backup for so long.
+    pub(super) cuts_off: bool,
 }
 
 /// What is wrong at the moment.
@@ -123,6 +125,7 @@ impl Faults {
             } else {
                 20 + random.below(300)
             },
+            cuts_off: random.one_in(3),
         })
     }
 

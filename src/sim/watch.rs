@@ -385,6 +385,11 @@ impl Watch {
         there.seq <= self.own_end(machine).seq
     }
 
+    /// A log of the backup was damaged: where it ends is what the next start finds.
+    pub(super) fn forget_backup_end(&mut self, log: LogNumber) {
+        self.backup_ends.remove(&log);
+    }
+
     /// Does the backup's disk have all that was ever durable on it?
     pub(super) fn is_backup_whole(&self) -> bool {
         self.logs.iter().all(|(log, seen)| {
