@@ -129,6 +129,16 @@ bugs! {
         "Slots move without the ids of their operations.";
     HorizonNotRaised, "horizon-not-raised", "ledger/stage.rs", 400,
         "A log that adopts slots keeps its own horizon.";
+    OwnerNotFenced, "owner-not-fenced", "backup/moves/take_over.rs", 100,
+        "A log is taken over while its owner may still append and be acknowledged.";
+    MoveNumberIgnored, "move-number-ignored", "backup/moves/steps.rs", 400,
+        "An activation counts for whatever move its log is the target of.";
+    LateAdoption, "late-adoption", "backup/moves/steps.rs", 400,
+        "A move that went on to another node is flipped when the one before says that it adopted.";
+    DoubtfulEndTaken, "doubtful-end-taken", "backup/ends.rs", 400,
+        "A log is taken over although its end was found torn and its node was not back since.";
+    EndForgotten, "end-forgotten", "backup/ends.rs", 400,
+        "A log is taken over that ends before what is known to have been durable in it.";
     SessionReorders, "session-reorders", "client/session/work.rs", 20,
         "A session sends a later operation of a user before one that was put back.";
 }

@@ -341,6 +341,10 @@ pub const BACKUP_HELD_COUNT_MAX: usize = 64;
 /// Requests that an operator's command may have in flight at a backup.
 pub const BACKUP_CLIENT_FRAMES_MAX: u32 = 16;
 
+/// How long a log must have stood still before the backup records where it ends. While it moves,
+/// each block says what was committed before it.
+pub const END_QUIET_MS: u64 = 1_000;
+
 /// Pause before background work of a backup that failed is tried again.
 pub const BACKUP_RETRY_MS: u64 = 60_000;
 

@@ -253,6 +253,7 @@ impl Running {
             self.alarm_and_exit(text, out);
             return;
         }
+        stream.moved = self.turn;
         stream.retention.note_durable(end.seq);
         self.relieve(log, out);
         self.touch(log);

@@ -13,6 +13,7 @@ mod audit;
 mod authority;
 mod connections;
 mod disk;
+mod ends;
 #[doc(hidden)]
 pub mod fuzzing;
 mod moves;
@@ -88,6 +89,8 @@ struct Running {
     streams: BTreeMap<LogNumber, Stream>,
     /// Streams that have something to do at the end of the turn.
     touched: BTreeSet<LogNumber>,
+    /// Logs whose tail is put aside once the record is durable.
+    cuts: VecDeque<(ChangeNumber, LogNumber)>,
     reads: Reads,
     audit: AuditDesk,
     moves: Moves,
@@ -197,6 +200,7 @@ impl Running {
             peers: BTreeMap::new(),
             streams,
             touched: BTreeSet::new(),
+            cuts: VecDeque::new(),
             reads: Reads::default(),
             audit: AuditDesk::default(),
             moves: Moves::default(),
@@ -235,6 +239,9 @@ impl Running {
         if self.upkeep_due <= now.tick {
             self.upkeep_due = now.tick.plus_ms(limits::LINK_PING_MS);
             self.look_after_all(now, out);
+            self.note_ends(now);
+        } else if self.stage == Stage::Stopping {
+            self.note_ends(now);
         }
         let touched = std::mem::take(&mut self.touched);
         for log in touched {

@@ -359,6 +359,7 @@ impl Running {
                 break copy;
             }
         };
+        self.warn_of_loss(log, claim.shown, out);
         let number = self.authority.change_member(node, |member| {
             member.grant(claim.incarnation, claim.shown, copy, &durable, now.wall_ms);
             member.address = Some(claim.address);
@@ -397,6 +398,7 @@ impl Running {
     pub(super) fn on_authority_saved(&mut self, now: Now, out: &mut Outbox) {
         self.authority.saved();
         self.table_changed = true;
+        self.cut_tails(out);
         self.moves_saved(now, out);
         let through = self.authority.durable_through();
         while let Some((number, log)) = self.grants.front().copied() {

@@ -333,15 +333,13 @@ impl Running {
             return;
         }
         let torn = report.torn.clone();
-        let to = report.end;
         let stream = self.streams.get_mut(&log).expect("every member has one");
         stream.opened(report);
         if let Some(torn) = torn {
-            // Nothing behind the readable end was acknowledged: acknowledging waits for the sync.
-            stream.on_disk = OnDisk::Cutting;
+            // Acknowledging waits for the sync: if it is no damage, nobody was told of it.
             let text = format!("log {log} has an unfinished write, it is put aside: {torn}");
             self.say(Level::Warn, text, out);
-            out.effect(Effect::Disk(DiskRequest::CutLog { log, to }));
+            self.put_tail_aside(log, out);
             return;
         }
         self.opened_one(now, log, out);
@@ -375,6 +373,7 @@ impl Running {
         self.turn = now.tick;
         for stream in self.streams.values_mut() {
             stream.last_heard = now.tick;
+            stream.moved = now.tick;
         }
         self.resume_moves();
         let record = self.authority.record();

@@ -75,6 +75,8 @@ pub(super) struct Stream {
     pub(super) presence: Presence,
     /// When the node was last heard, while it does not have the log.
     pub(super) last_heard: Tick,
+    /// When its durable end was last found to have gone on.
+    pub(super) moved: Tick,
     /// How the member stands, as told to those who follow.
     pub(super) state: MemberState,
     /// The node's figures, and when they came.
@@ -154,6 +156,7 @@ impl Stream {
             retired: false,
             presence: Presence::Awaited,
             last_heard: Tick(0),
+            moved: Tick(0),
             state: MemberState::Away,
             beat: None,
             checkpoint: None,

@@ -210,3 +210,19 @@ fn write(medium: &dyn Medium, ledger: &Ledger, cut: &Cut<'_>) -> Result<Checkpoi
     }
     install(medium, &path, cut.number)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Fault, MemoryMedium};
+
+    /// Taken for a passing failure it was tried again, and the second sync said nothing about
+    /// what the first one was to make durable. Found by the simulator, seed 539.
+    #[test]
+    fn a_failed_sync_of_the_name_of_the_folder_is_for_good() {
+        let medium = MemoryMedium::new();
+        medium.fail(Fault::Sync(0));
+        let error = make_dir(&medium).unwrap_err();
+        assert!(matches!(error, LogError::Poisoned(_)), "{error}");
+    }
+}

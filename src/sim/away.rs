@@ -81,15 +81,53 @@ impl World {
                 "asleep"
             }
             Absence::CutOff => {
-                for (from, to) in [(node, self.backup()), (self.backup(), node)] {
-                    self.network.way_mut(from, to).stops += 1;
-                    let remedy = Remedy::Way { from, to };
-                    self.schedule(until, Event::Remedy { remedy });
-                }
+                self.cut_off(node, until);
                 "cut off from the backup"
             }
         };
         format!("{} is {what} for {ms} ms", self.machines[node].name)
+    }
+
+    /// Nothing passes between a node and the backup; what is on its way comes late.
+    fn cut_off(&mut self, node: usize, until: u64) {
+        for (from, to) in [(node, self.backup()), (self.backup(), node)] {
+            self.network.way_mut(from, to).stops += 1;
+            let remedy = Remedy::Way { from, to };
+            self.schedule(until, Event::Remedy { remedy });
+        }
+    }
+
+    /// The backup and a node end together, the end of the node's log is damaged at the backup, and
+    /// the node stays away until long after the others could have taken its slots over.
+    pub(super) fn damage_tail(&mut self, random: &mut Random) -> Option<String> {
+        let moves = self.plan.moves?;
+        let (backup, node) = (self.backup(), self.pick_node(random));
+        let log = self.watch.log_of.get(&node).copied()?;
+        if !self.faults.may_hurt() || !self.machines[backup].is_ready() {
+            return None;
+        }
+        if self.machines[node].body.is_none() || self.machines[node].stays_down {
+            return None;
+        }
+        self.kill(backup);
+        self.kill(node);
+        let medium = self.machines[backup].medium.clone()?;
+        // What only the backup had was not acknowledged, and nobody would have it any more.
+        let text = if self.watch.has_all(node, log) {
+            self.faults.sound = Some(medium.fork());
+            self.faults.sound_log = Some(log);
+            self.faults.hurt = Some(backup);
+            self.watch.forget_backup_end(log);
+            super::damage::flip_at_end(&medium, log, random)
+        } else {
+            "the backup has more than it".to_owned()
+        };
+        self.restart_at(backup, self.at + (20 + random.below(300)) * MS);
+        let patience_ms = moves.take_over_after_ms.max(moves.start_grace_ms);
+        let away_ms = patience_ms + 500 + random.below(2_000);
+        self.restart_at(node, self.at + away_ms * MS);
+        let name = &self.machines[node].name;
+        Some(format!("{name} is away for {away_ms} ms, {text}"))
     }
 
     /// A step of a move is durable: perhaps something crashes now.
@@ -107,6 +145,10 @@ impl World {
             self.node_at[to_usize(crash.node % count)]
         };
         self.counts.fault(FaultKind::CrashInMove.name());
+        if crash.cuts_off && machine != self.backup() {
+            self.cut_off(machine, self.at + crash.away_ms * MS);
+            return;
+        }
         self.schedule(
             self.at + crash.after_ns,
             Event::Crash {

@@ -1,7 +1,7 @@
 //! Damage at rest: bits that flip and sectors that change places, where a disk has something.
 
-use crate::log::MemoryMedium;
-use crate::model::{Random, to_u64, to_usize};
+use crate::log::{MemoryMedium, SEGMENT_HEADER_SIZE, log_dir};
+use crate::model::{LogNumber, Random, to_u64, to_usize};
 
 /// Where a disk has something that matters: a file, and how many bytes of it.
 fn pick_used(medium: &MemoryMedium, random: &mut Random) -> (String, Vec<u8>) {
@@ -31,6 +31,27 @@ pub(super) fn flip(medium: &MemoryMedium, random: &mut Random) -> String {
     let bit = random.below(8);
     medium.damage(&path, to_u64(at), &[content[at] ^ (1 << bit)]);
     format!("bit {bit} of byte {at} of {path} flips")
+}
+
+/// One bit of the last block of a log, about.
+pub(super) fn flip_at_end(medium: &MemoryMedium, log: LogNumber, random: &mut Random) -> String {
+    const REACH: u64 = 192;
+    let dir = log_dir(log);
+    let mut segments: Vec<String> = medium.paths();
+    segments.retain(|path| path.starts_with(&dir) && path.contains("/segment-"));
+    segments.sort_unstable();
+    for path in segments.iter().rev() {
+        let content = medium.content(path).unwrap_or_default();
+        let used = content.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
+        let room = to_u64(used).saturating_sub(SEGMENT_HEADER_SIZE);
+        if room != 0 {
+            let at = used - 1 - to_usize(random.below(room.min(REACH)));
+            let bit = random.below(8);
+            medium.damage(path, to_u64(at), &[content[at] ^ (1 << bit)]);
+            return format!("bit {bit} of byte {at} of {path} flips");
+        }
+    }
+    format!("log {log} is empty")
 }
 
 /// Two sectors of a used part of a file.

@@ -12,8 +12,8 @@ use super::machine::{Body, Kind};
 use super::network::{ConnId, EndId};
 use super::plan::{FaultKind, Plan, fault_stream};
 use super::world::{Event, World};
-use crate::log::{Fault, MemoryMedium};
-use crate::model::{Random, Term, to_u64, to_usize};
+use crate::log::{Fault, MemoryMedium, log_dir};
+use crate::model::{LogNumber, Random, Term, to_u64, to_usize};
 use crate::role::{ExitCode, Input};
 
 /// How a fault ends.
@@ -36,6 +36,8 @@ pub(super) struct CrashInMove {
     pub(super) node: u64,
     pub(super) is_power_cut: bool,
     pub(super) away_ms: u64,
+    /// A node is not hit but at once cut off from the backup for so long.
+    pub(super) cuts_off: bool,
 }
 
 /// What is wrong at the moment.
@@ -48,7 +50,9 @@ pub(super) struct Faults {
     /// The machine whose disk was destroyed or damaged, until it serves again.
     pub(super) hurt: Option<usize>,
     /// What the hurt machine's disk was before.
-    sound: Option<MemoryMedium>,
+    pub(super) sound: Option<MemoryMedium>,
+    /// Only this log of it is damaged: the rest goes on meanwhile.
+    pub(super) sound_log: Option<LogNumber>,
     /// An old copy of the backup's disk, and the terms of that moment.
     pub(super) old_copy: Option<(MemoryMedium, BTreeMap<usize, Term>)>,
     /// The right disk of the backup, while another one is in its place.
@@ -73,6 +77,7 @@ impl Faults {
             crash_in_disk: None,
             hurt: None,
             sound: None,
+            sound_log: None,
             old_copy: None,
             right_disk: None,
             makes_new_cluster: false,
@@ -120,6 +125,7 @@ impl Faults {
             } else {
                 20 + random.below(300)
             },
+            cuts_off: random.one_in(3),
         })
     }
 
@@ -173,6 +179,19 @@ impl Faults {
         if has(&["is there to take over"]) && self.takes_over {
             return true;
         }
+        let torn = [
+            FaultKind::Kill,
+            FaultKind::PowerCut,
+            FaultKind::PowerCutInDisk,
+            FaultKind::CrashInMove,
+            FaultKind::Away,
+            FaultKind::SyncFails,
+            FaultKind::WriteFails,
+            FaultKind::Full,
+        ];
+        if has(&["unfinished write"]) && self.has_any(&torn) {
+            return true;
+        }
         let broken = [FaultKind::SyncFails, FaultKind::WriteFails];
         if has(&["disk failed", "on demand", "poisoned"]) && self.has_any(&broken) {
             return true;
@@ -189,7 +208,7 @@ impl Faults {
         if has(&["its log is gone"]) && self.has_any(&interrupted) {
             return true;
         }
-        let damage = [FaultKind::Flip, FaultKind::Swap];
+        let damage = [FaultKind::Flip, FaultKind::Swap, FaultKind::TailDamage];
         let exchanged = [FaultKind::OldBackup, FaultKind::BlankBackup];
         self.has_any(&damage) || self.has_any(&exchanged)
     }
@@ -204,6 +223,7 @@ impl Faults {
                 FaultKind::WriteFails,
                 FaultKind::Flip,
                 FaultKind::Swap,
+                FaultKind::TailDamage,
                 FaultKind::Full,
                 FaultKind::OldBackup,
                 FaultKind::BlankBackup,
@@ -287,6 +307,7 @@ impl World {
         {
             self.faults.hurt = None;
             self.faults.sound = None;
+            self.faults.sound_log = None;
         }
     }
 
@@ -361,6 +382,7 @@ impl World {
             FaultKind::OldBackup => self.old_backup(random),
             FaultKind::BlankBackup => self.blank_backup(random),
             FaultKind::Away => self.send_away(random),
+            FaultKind::TailDamage => self.damage_tail(random),
         }
     }
 
@@ -383,7 +405,7 @@ impl World {
         }
     }
 
-    fn pick_node(&self, random: &mut Random) -> usize {
+    pub(super) fn pick_node(&self, random: &mut Random) -> usize {
         self.node_at[to_usize(random.below(to_u64(self.node_at.len())))]
     }
 
@@ -587,6 +609,10 @@ impl World {
         if self.faults.hurt != Some(machine) {
             return;
         }
+        if let Some(log) = self.faults.sound_log {
+            self.repair_log(machine, log);
+            return;
+        }
         let sound = self.faults.sound.take();
         let text = format!("the operator repairs {}", self.machines[machine].name);
         self.tell(&text);
@@ -597,6 +623,29 @@ impl World {
         } else {
             self.machines[machine].medium = Some(MemoryMedium::new());
         }
+    }
+
+    /// The operator puts one log of a backup back as it was before it was damaged, unless its node
+    /// has sent again what was lost.
+    fn repair_log(&mut self, machine: usize, log: LogNumber) {
+        let sound = self.faults.sound.take();
+        self.faults.sound_log = None;
+        self.faults.hurt = None;
+        let (Some(sound), Some(medium)) = (sound, &self.machines[machine].medium) else {
+            return;
+        };
+        if self.watch.is_backup_whole() {
+            return;
+        }
+        let dir = log_dir(log);
+        for path in sound.paths() {
+            let content = sound.content(&path).unwrap_or_default();
+            if path.starts_with(&dir) && path.contains("/segment-") {
+                medium.damage(&path, 0, &content);
+            }
+        }
+        self.tell("the operator puts the damaged log back");
+        self.counts.event("repair_by_hand");
     }
 
     fn fill_disk(&mut self, random: &mut Random) -> Option<String> {

@@ -133,6 +133,8 @@ faults! {
     Away, "away", 2, 5_000;
     /// Something crashes right after a step of a move is durable at the backup.
     CrashInMove, "crash_in_move", 3, 1_000_000;
+    /// The end of a log is damaged at the backup while its node is away.
+    TailDamage, "tail_damage", 3, 5_000;
 }
 
 /// How the fronts of a seed are arranged.
@@ -322,7 +324,7 @@ impl Plan {
             // Nothing keeps the log from growing, and then power is cut while segments are new.
             self.pause_ms = (self.pause_ms / 2).max(1);
             self.safety_until = 16_000 * MS;
-            self.faults = vec![(FaultKind::PowerCut, 4_000)];
+            self.faults = vec![(FaultKind::PowerCut, 2_000)];
         }
     }
 }

@@ -66,7 +66,7 @@ pub(super) struct Watch {
     digests: BTreeMap<(LogNumber, Seq), u128>,
     /// The log and the term that a node last worked under, by machine.
     pub(super) beats: BTreeMap<usize, Beat>,
-    log_of: BTreeMap<usize, LogNumber>,
+    pub(super) log_of: BTreeMap<usize, LogNumber>,
     /// In its present life the backup found a log that ends before what was committed.
     pub(super) backup_found_damage: bool,
     /// Steps of moves that are durable at the backup.
@@ -377,6 +377,17 @@ impl Watch {
             )));
         }
         Ok(())
+    }
+
+    /// Does this node's disk have all that is durable of its log at the backup?
+    pub(super) fn has_all(&self, machine: usize, log: LogNumber) -> bool {
+        let there = self.backup_ends.get(&log).copied().unwrap_or_default();
+        there.seq <= self.own_end(machine).seq
+    }
+
+    /// A log of the backup was damaged: where it ends is what the next start finds.
+    pub(super) fn forget_backup_end(&mut self, log: LogNumber) {
+        self.backup_ends.remove(&log);
     }
 
     /// Does the backup's disk have all that was ever durable on it?

@@ -43,6 +43,8 @@ pub(crate) struct Verdict {
     pub(crate) account_count: BTreeMap<u32, u64>,
     /// How often each kind was sent and each code was told.
     pub(crate) counts: BTreeMap<String, u64>,
+    /// Take-overs and planned moves that the logs tell of, as far as they are kept.
+    pub(crate) hand_over_counts: (u64, u64),
 }
 
 impl Verdict {
@@ -295,6 +297,10 @@ pub(crate) struct LogFacts {
     pub(crate) places: BTreeMap<Key, Place>,
     /// Ids that came a second time.
     pub(crate) twice: Vec<String>,
+    /// Blocks by which the backup handed over for a node that was gone.
+    pub(crate) taken_over_count: u64,
+    /// Blocks by which a node handed slots over.
+    pub(crate) moved_count: u64,
 }
 
 pub(crate) fn judge_logs(facts: &LogFacts, verdict: &mut Verdict) {

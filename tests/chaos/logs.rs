@@ -42,6 +42,19 @@ pub(crate) fn for_each_block(log: &Log, mut take: impl FnMut(&Block<'_>, &[u8]))
 }
 
 fn note(block: &Block<'_>, facts: &mut LogFacts) {
+    let own: Vec<Entry> = block
+        .entries()
+        .filter_map(|(_, _, entry)| Entry::read(entry).ok())
+        .take_while(|entry| !matches!(entry, Entry::Change(_)))
+        .collect();
+    if own.iter().any(|entry| matches!(entry, Entry::HandOver(_))) {
+        // Only the backup begins a term with a hand-over.
+        if matches!(own.first(), Some(Entry::Epoch(_))) {
+            facts.taken_over_count += 1;
+        } else {
+            facts.moved_count += 1;
+        }
+    }
     for (place, _, entry) in block.entries() {
         let Ok(Entry::Change(change)) = Entry::read(entry) else {
             continue;

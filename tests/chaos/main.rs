@@ -15,6 +15,7 @@ mod host;
 mod kills;
 mod links;
 mod logs;
+mod moves;
 mod mutation;
 mod pauses;
 mod power;

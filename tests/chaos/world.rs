@@ -64,6 +64,8 @@ struct Daemon {
     address: Option<SocketAddr>,
     /// A program and its arguments that run it.
     wrapper: Vec<String>,
+    /// Arguments that only this one has.
+    extra: Vec<String>,
     /// In front of it, for those who connect to it.
     proxy: Option<Proxy>,
     /// Between it and the backup.
@@ -96,6 +98,7 @@ impl World {
                 process: None,
                 address: None,
                 wrapper: Vec::new(),
+                extra: Vec::new(),
                 proxy: proxy(role != Role::Backup),
                 to_backup: proxy(role != Role::Backup),
             })
@@ -157,6 +160,34 @@ impl World {
     /// Puts the data folder of a daemon elsewhere.
     pub(crate) fn place(&mut self, role: Role, folder: PathBuf) {
         self.daemon_mut(role).folder = folder;
+    }
+
+    /// From its next start on the daemon has these arguments besides.
+    pub(crate) fn extend(&mut self, role: Role, arguments: &[&str]) {
+        self.daemon_mut(role).extra = arguments.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// One more node, which is to join the cluster. It is not started.
+    pub(crate) fn add_node(&mut self, number: u32) -> Role {
+        let role = Role::Node(number);
+        self.daemons.push(Daemon {
+            role,
+            folder: self.folder.path().join(role.name()),
+            process: None,
+            address: None,
+            wrapper: Vec::new(),
+            extra: vec!["--join".to_owned()],
+            proxy: None,
+            to_backup: None,
+        });
+        role
+    }
+
+    /// A node that was removed from the cluster is killed, and its folder goes.
+    pub(crate) fn scrap(&mut self, role: Role) {
+        self.kill(role);
+        self.wipe(role);
+        self.daemons.retain(|daemon| daemon.role != role);
     }
 
     /// From its next start on the daemon runs inside this program; empty: by itself.
@@ -222,6 +253,7 @@ impl World {
                     add(&["--create", "--nodes", &numbers.join(",")]);
                     add(&["--segment-size", &SEGMENT_SIZE.to_string()]);
                 }
+                arguments.extend_from_slice(&daemon.extra);
                 return arguments;
             }
             Role::Node(number) => {
@@ -246,6 +278,7 @@ impl World {
             None => self.address(Role::Backup),
         };
         add(&["--backup", &backup.to_string()]);
+        arguments.extend_from_slice(&daemon.extra);
         arguments
     }
 
@@ -397,8 +430,22 @@ impl World {
         self.verify();
         let facts = logs::read(&self.data(Role::Backup));
         checker::judge_logs(&facts, &mut verdict);
+        verdict.hand_over_counts = (facts.taken_over_count, facts.moved_count);
         self.report(&verdict);
         verdict
+    }
+
+    /// What the backup says of the cluster; nothing if it does not answer now.
+    pub(crate) fn try_status(&self) -> Option<serde_json::Value> {
+        let options = Options {
+            deadline: Duration::from_secs(1),
+            ..Options::default()
+        };
+        let text = Client::connect_to(&self.fronts(), &options)
+            .ok()?
+            .status()
+            .ok()?;
+        Some(serde_json::from_str(&text).expect("a status is JSON"))
     }
 
     fn audit(&self, load: &Load) -> Vec<counterfoil::client::AuditRow> {
@@ -450,9 +497,11 @@ impl World {
             );
         };
         check(&["verify", &backup]);
-        for number in 1..=self.shape.node_count {
-            let node = host::text(&self.data(Role::Node(number)));
-            check(&["verify", &node, "--against", &backup]);
+        for role in self.roles() {
+            if matches!(role, Role::Node(_)) {
+                let node = host::text(&self.data(role));
+                check(&["verify", &node, "--against", &backup]);
+            }
         }
     }
 

@@ -27,8 +27,11 @@
 //!              |   slot ranges: first u16 | last u16
 //!              | ended: number u64 | image's number u64 | log u16 | reserved 6
 //!              |   block since which it is gone u64 (0 not known to be gone)
+//! 8 ends       for each log of which there is something to say, by number: log u16 | reserved 6
+//!              | a block that was durable u64 | newest term when its end came in doubt u64
 //! ```
 //!
+//! Section 8 is left out if it would be empty.
 //! Sections come in order of their tags, each once. One that this version does not know is kept
 //! as it is if bit 15 of its tag is set; else the file means nothing without it and is refused.
 //! Generations that were recorded will be a section of their own.
@@ -41,6 +44,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::super::options::{NODE_WEIGHT_MAX, segment_size_is_possible};
 use super::Record;
+use super::file_ends::{put_ends, read_ends};
 use super::file_moves::{put_moves, read_moves};
 use super::membership::{Grant, GrantedTo, MemberRecord};
 use super::moves::{MoveState, SlotSet, slots_of};
@@ -56,6 +60,7 @@ const TAG_MEMBERS: u16 = 2;
 const TAG_LOGS: u16 = 3;
 const TAG_SLOTS: u16 = 4;
 const TAG_MOVES: u16 = 5;
+const TAG_ENDS: u16 = 8;
 
 /// A section with this bit changes nothing for a reader that does not know it.
 const TAG_OPTIONAL: u16 = 1 << 15;
@@ -109,6 +114,10 @@ pub(super) fn encode(record: &Record) -> Bytes {
     put_section(&mut out, TAG_LOGS, &put_logs(record));
     put_section(&mut out, TAG_SLOTS, &put_slots(record));
     put_section(&mut out, TAG_MOVES, &put_moves(&record.moves));
+    let ends = put_ends(record);
+    if !ends.is_empty() {
+        put_section(&mut out, TAG_ENDS, &ends);
+    }
     for kept in &record.kept {
         put_section(&mut out, kept.tag, &kept.body);
     }
@@ -278,7 +287,7 @@ impl<'a> Cursor<'a> {
         Ok(count)
     }
 
-    const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
@@ -319,7 +328,7 @@ impl<'a> Sections<'a> {
             }
             let size = to_usize(u64::from(cursor.u32()?));
             let body = cursor.take(size)?;
-            if (TAG_CLUSTER..=TAG_MOVES).contains(&tag) {
+            if (TAG_CLUSTER..=TAG_MOVES).contains(&tag) || tag == TAG_ENDS {
                 sections.known.insert(tag, body);
             } else if tag & TAG_OPTIONAL == 0 {
                 return Err(AuthorityFileError::Needed(tag));
@@ -331,10 +340,14 @@ impl<'a> Sections<'a> {
         Ok(sections)
     }
 
+    /// The body of a section that may be left out.
+    fn optional(&self, tag: u16) -> Option<Cursor<'a>> {
+        let rest = self.known.get(&tag).copied()?;
+        Some(Cursor { tag, rest })
+    }
+
     fn body(&self, tag: u16) -> Parsed<Cursor<'a>> {
-        let rest = self.known.get(&tag).copied();
-        let rest = rest.ok_or(AuthorityFileError::Missing(tag))?;
-        Ok(Cursor { tag, rest })
+        self.optional(tag).ok_or(AuthorityFileError::Missing(tag))
     }
 }
 
@@ -350,7 +363,10 @@ struct NodeLine {
 pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
     let sections = Sections::split(bytes)?;
     let nodes = read_nodes(sections.body(TAG_MEMBERS)?)?;
-    let (members, retired) = read_logs(sections.body(TAG_LOGS)?, nodes)?;
+    let (mut members, mut retired) = read_logs(sections.body(TAG_LOGS)?, nodes)?;
+    if let Some(ends) = sections.optional(TAG_ENDS) {
+        read_ends(ends, &mut members, &mut retired)?;
+    }
     let moves = read_moves(sections.body(TAG_MOVES)?)?;
     let table = read_slots(sections.body(TAG_SLOTS)?, &members)?;
     let mut cluster = sections.body(TAG_CLUSTER)?;
@@ -473,7 +489,7 @@ fn read_address(cursor: &mut Cursor<'_>) -> Parsed<Option<SocketAddr>> {
 }
 
 /// Logs of nodes that are no members any more.
-type Retired = BTreeMap<LogNumber, (NodeId, MemberRecord)>;
+pub(super) type Retired = BTreeMap<LogNumber, (NodeId, MemberRecord)>;
 
 /// Every node has exactly one log that is not retired.
 fn read_logs(

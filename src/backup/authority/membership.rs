@@ -32,6 +32,11 @@ pub(crate) struct MemberRecord {
     pub(crate) draining: bool,
     /// Its log was taken over: it gets slots again once it was back for a while.
     pub(crate) emptied: bool,
+    /// A block of its log that was durable here: a log that ends before it lacks something.
+    pub(crate) reached: Seq,
+    /// When this was the newest term, a start of the backup put an unfinished write aside: it may
+    /// have been damage to blocks that were acknowledged. 0 = never.
+    pub(crate) doubted: Term,
     /// The newest grants, oldest first.
     pub(crate) grants: Vec<Grant>,
 }
@@ -92,6 +97,8 @@ impl MemberRecord {
             diverged: false,
             draining: false,
             emptied: false,
+            reached: Seq(0),
+            doubted: Term(0),
             grants: Vec::new(),
         }
     }
@@ -150,6 +157,9 @@ impl MemberRecord {
         self.copy = copy;
         if matches!(shown, Shown::Empty) {
             self.diverged = false;
+            // Nobody has more than what is here.
+            self.reached = self.reached.min(end.seq);
+            self.doubted = Term(0);
         }
         self.next_term(incarnation, GrantedTo::Node, end, time_ms);
     }
@@ -157,6 +167,17 @@ impl MemberRecord {
     /// The block behind which the newest term was granted.
     pub(crate) fn granted_behind(&self) -> Option<Seq> {
         self.grants.last().map(|grant| grant.seq)
+    }
+
+    /// Block `seq` of its log is durable here.
+    pub(crate) fn reach(&mut self, seq: Seq) {
+        self.reached = self.reached.max(seq);
+    }
+
+    /// Can the log, durable up to `end`, lack what was acknowledged in a term that was doubted?
+    /// Whoever has a later term sent all that it had before its own first block.
+    pub(crate) fn is_doubtful(&self, end: &LogEnd) -> bool {
+        self.doubted != Term(0) && end.term <= self.doubted
     }
 
     /// Gives the next term to the backup itself. Which copy of the log may go on stays as it is.

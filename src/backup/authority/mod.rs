@@ -6,6 +6,7 @@
 //! the file is in `file`. No IO here, and no decision about when a term may be given.
 
 mod file;
+mod file_ends;
 mod file_moves;
 mod membership;
 mod moves;

@@ -3,7 +3,7 @@
 use super::super::options::{NewCluster, NewNode};
 use super::*;
 use crate::limits::SEGMENT_SIZE_MIN;
-use crate::model::{LogTime, MoveNumber, Place, Seq, Slot, SlotRange};
+use crate::model::{LogTime, MoveNumber, Place, Seq, Slot, SlotRange, Term};
 use crate::role::ImageInfo;
 
 fn node(number: u32) -> NodeId {
@@ -125,6 +125,43 @@ fn members_come_and_go_and_their_logs_stay() {
     record.add_member(node(9), 1);
     assert_eq!(record.members[&node(9)].log.get(), 5);
     check(&record);
+}
+
+#[test]
+fn what_is_known_of_ends_is_kept() {
+    let mut record = record();
+    let life = crate::model::Incarnation::new(1).unwrap();
+    let end = crate::model::LogEnd::default();
+    let member = record.members.get_mut(&node(2)).unwrap();
+    member.grant(life, Shown::Empty, 10, &end, 0);
+    check(&record);
+    let plain_size = record.encode().len();
+    record.members.get_mut(&node(2)).unwrap().doubted = Term(1);
+    check(&record);
+    assert_eq!(record.encode().len(), plain_size + 8 + 24);
+    record.members.get_mut(&node(1)).unwrap().reach(Seq(9));
+    record.members.get_mut(&node(1)).unwrap().reach(Seq(8));
+    assert_eq!(record.members[&node(1)].reached, Seq(9));
+    check(&record);
+    assert_eq!(record.encode().len(), plain_size + 8 + 2 * 24);
+    // A term that was never granted cannot have been the newest one.
+    record.members.get_mut(&node(1)).unwrap().doubted = Term(1);
+    let text = Record::decode(&record.encode()).unwrap_err().to_string();
+    assert!(text.starts_with("section 8"), "{text}");
+}
+
+#[test]
+fn a_doubt_lasts_until_a_later_term_has_a_block() {
+    let mut record = record();
+    let member = record.members.get_mut(&node(1)).unwrap();
+    let end = |term| crate::model::LogEnd {
+        term: Term(term),
+        ..crate::model::LogEnd::default()
+    };
+    assert!(!member.is_doubtful(&end(0)));
+    member.doubted = Term(3);
+    assert!(member.is_doubtful(&end(3)) && member.is_doubtful(&end(0)));
+    assert!(!member.is_doubtful(&end(4)));
 }
 
 #[test]

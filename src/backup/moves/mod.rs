@@ -58,6 +58,8 @@ pub(super) struct Moves {
     balanced: Option<(RingEpoch, Vec<(NodeId, u32)>)>,
     /// Why lost nodes are not taken over, as it was said last.
     stuck: Option<String>,
+    /// Take-overs whose block could not be built, and why.
+    failed: BTreeMap<LogNumber, String>,
     /// The newest take-overs.
     take_overs: VecDeque<TakeOverNote>,
 }

@@ -145,3 +145,82 @@ impl Running {
             && stream.beat.is_some_and(|(beat, _)| beat.phase == 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::authority::Handed;
+    use crate::backup::{NewCluster, NewNode};
+    use crate::limits::SEGMENT_SIZE_MIN;
+    use crate::model::{ClusterId, LogTime, Place};
+    use crate::role::ImageInfo;
+
+    fn node(number: u32) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    /// Node 2 gets some slots of node 1, and they are flipped; then node 2 is to give back all
+    /// that it has.
+    ///
+    /// The plan was made from the table as flipped, so those slots were ordered away from a node
+    /// that had not activated them: it said that they are not all its own, and never did what was
+    /// asked. Seeds 93 and 113.
+    #[test]
+    fn slots_whose_activation_is_under_way_are_not_planned() {
+        let new = |number| NewNode {
+            node: node(number),
+            weight: 1,
+            keys: Vec::new(),
+        };
+        let new = NewCluster {
+            cluster: ClusterId::new(77).unwrap(),
+            ring_key: 5,
+            nodes: vec![new(1), new(2), new(3)],
+            segment_size: SEGMENT_SIZE_MIN,
+        };
+        let mut record = Record::create(&new, 1_000);
+        let owned: Vec<Slot> = record
+            .table
+            .ranges_of(node(1))
+            .flat_map(slots_of)
+            .take(100)
+            .collect();
+        let number = record.order_move(
+            NewMove {
+                source: node(1),
+                target: node(2),
+                cause: Cause::Planned,
+                ranges: ranges_of(owned.clone()),
+            },
+            50,
+        );
+        let image = ImageInfo {
+            size: 1,
+            digest: 2,
+            offset: 3,
+            slot_digest: 4,
+            account_count: 5,
+            horizon_ms: 6,
+            time: LogTime(7),
+        };
+        let handed = Handed {
+            place: Place(9),
+            image,
+        };
+        let leaves = |record: &Record| {
+            let desired = record.plan_for(|other, _| other != node(2));
+            let all = pairs(record, &desired);
+            let of_node = all.into_iter().filter(|((from, _), _)| *from == node(2));
+            let slots: Vec<Slot> = of_node.flat_map(|(_, slots)| slots).collect();
+            slots
+        };
+        let before = leaves(&record);
+        assert!(!before.is_empty());
+        record.hand_move(number, handed);
+        assert_eq!(leaves(&record), before, "they are node 1's still");
+        record.flip_move(number);
+        assert_eq!(leaves(&record), before, "they are not node 2's yet");
+        record.finish_move(number, crate::model::Seq(8));
+        assert_eq!(leaves(&record).len(), before.len() + owned.len());
+    }
+}

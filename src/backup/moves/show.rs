@@ -116,7 +116,11 @@ impl Running {
     fn what_blocks(&self, now: Now, number: MoveNumber, moving: &MoveRecord) -> String {
         let (log, what) = match moving.state {
             MoveState::Ordered if moving.cause == Cause::TakeOver => {
-                return what_blocks_taking(&self.streams[&moving.source_log]);
+                let log = moving.source_log;
+                return match self.moves.failed.get(&log) {
+                    Some(text) => format!("another try: {text}"),
+                    None => what_blocks_taking(&self.streams[&log]),
+                };
             }
             MoveState::Ordered => (moving.source_log, "the hand-over"),
             MoveState::Handed(_) => (moving.target_log, "the adoption"),

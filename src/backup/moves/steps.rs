@@ -128,7 +128,7 @@ impl Running {
         match told.step {
             // The replica tells this, once the image is durable.
             MoveStep::HandOver => (),
-            MoveStep::Adopt => self.on_adopted(log, told.number, asker.peer, out),
+            MoveStep::Adopt => self.on_adopted(log, told, asker.peer, out),
             MoveStep::Activate => self.on_activated(now, log, told.number, told.seq, out),
             MoveStep::Drop => self.on_dropped(told.number, log, told.seq),
         }
@@ -136,15 +136,30 @@ impl Running {
     }
 
     /// The target's log has the adoption: the slots are the target's from the next table on.
-    fn on_adopted(&mut self, log: LogNumber, number: MoveNumber, peer: PeerId, out: &mut Outbox) {
+    fn on_adopted(&mut self, log: LogNumber, told: &MoveTold, peer: PeerId, out: &mut Outbox) {
+        let (mut number, seq) = (told.number, told.seq);
+        let is_believed = canary::on(Bug::LateAdoption);
+        if is_believed && self.latest_move(number).is_none() {
+            let mut active = self.authority.latest().moves.active.iter();
+            let next = active.find(|(_, moving)| moving.image == number);
+            number = next.map_or(number, |(next, _)| *next);
+        }
         let Some(moving) = self.latest_move(number) else {
             self.tell_unlisted(log, number, peer, out);
             return;
         };
-        if moving.target_log != log || !matches!(moving.state, MoveState::Handed(_)) {
+        let is_target = moving.target_log == log || is_believed;
+        if !is_target || !matches!(moving.state, MoveState::Handed(_)) {
             return;
         }
-        self.authority.change(|record| record.flip_move(number));
+        let target = moving.target;
+        self.authority.change(|record| {
+            record.flip_move(number);
+            // From here on the slots are nowhere but in this log.
+            if let Some(member) = record.members.get_mut(&target) {
+                member.reach(seq);
+            }
+        });
     }
 
     /// The target's log serves the slots: the move is done.
@@ -156,6 +171,11 @@ impl Running {
         seq: Seq,
         out: &mut Outbox,
     ) {
+        let mut number = number;
+        if canary::on(Bug::MoveNumberIgnored) {
+            let mut coming = self.authority.latest().moves.towards_log(log);
+            number = coming.next().map_or(number, |(first, _)| first);
+        }
         let Some(moving) = self.latest_move(number) else {
             return;
         };

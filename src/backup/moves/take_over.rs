@@ -13,6 +13,7 @@ use super::super::authority::{
     Cause, ChangeNumber, MemberRecord, MoveState, NewMove, Record, SlotSet, ranges_of, slots_of,
 };
 use super::super::connections::Peer;
+use super::super::ends::lacks;
 use super::super::stream::{Presence, Stream};
 use super::super::{Running, Stage};
 use super::{TAKE_OVER_NOTE_COUNT, TakeOverNote, ms_between};
@@ -64,27 +65,6 @@ fn has_open_take_over(record: &Record, log: LogNumber) -> bool {
         .out_of_log(log)
         .any(|(_, moving)| moving.cause == Cause::TakeOver && moving.state == MoveState::Ordered);
     ordered && record.log(log).is_some_and(MemberRecord::is_backups)
-}
-
-/// A block or a place that the record knows to have been durable in this log, and that the log
-/// here lacks: damage took it from the end, and only the log's node still has it.
-fn lacks(record: &Record, stream: &Stream) -> Option<String> {
-    let (log, end) = (stream.log, &stream.durable);
-    let ended = record.moves.ended.iter().filter(|ended| ended.log == log);
-    let granted = record.log(log).and_then(MemberRecord::granted_behind);
-    let known = ended.filter_map(|ended| ended.gone).chain(granted).max();
-    if let Some(seq) = known.filter(|seq| end.seq < *seq) {
-        return Some(format!(
-            "ends with block {} here, and had block {seq}",
-            end.seq
-        ));
-    }
-    let mut handed = record.moves.out_of_log(log);
-    let place = handed.find_map(|(_, moving)| {
-        let place = moving.handed()?.place;
-        (end.offset <= place.offset()).then_some(place)
-    });
-    place.map(|place| format!("ends with block {} here, before {place}", end.seq))
 }
 
 /// The slots of a log's node that no hand-over has taken away yet.
@@ -285,7 +265,7 @@ impl Running {
             slots.len()
         );
         self.say(Level::Warn, text.clone(), out);
-        if let Some(peer) = peer {
+        if let Some(peer) = peer.filter(|_| !canary::on(Bug::OwnerNotFenced)) {
             self.close(peer, text, out);
         }
         if self.moves.take_overs.len() == TAKE_OVER_NOTE_COUNT {
@@ -531,6 +511,7 @@ impl Running {
         }
         assert!(stream.owner.is_none(), "nobody appends during a take-over");
         stream.taking = Some(Taking::Appending(end.seq));
+        self.moves.failed.remove(&log);
         self.accept_own(log, end, block, out);
     }
 
@@ -545,6 +526,7 @@ impl Running {
         if let Some(stream) = self.streams.get_mut(&log) {
             stream.taking = Some(Taking::Failed(again));
             let text = format!("log {log} cannot be taken over: {text}");
+            self.moves.failed.insert(log, text.clone());
             self.say(Level::Alarm, text, out);
         }
     }

@@ -7,7 +7,9 @@
 
 mod append;
 mod bench;
+mod ends;
 mod fence;
+mod found;
 mod moves;
 mod random;
 mod register;

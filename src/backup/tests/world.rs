@@ -569,10 +569,11 @@ impl World {
     fn take_up(&mut self, number: u32, log: LogNumber, end: LogEnd) {
         let mirror = &self.bench.disk.logs[&log].blocks;
         let fresh = self.nodes.get_mut(&number).unwrap();
+        let agrees = fresh.blocks.iter().any(|(own, _)| *own == end);
         let tail: Vec<_> = fresh
             .blocks
             .iter()
-            .filter(|(own, _)| end.seq < own.seq && fresh.term == own.term)
+            .filter(|(own, _)| end.seq < own.seq && agrees)
             .cloned()
             .collect();
         fresh.blocks = mirror.clone();
@@ -601,7 +602,7 @@ impl World {
         }
     }
 
-    fn log_entries(&mut self, number: u32, entries: &[Entry]) -> Seq {
+    pub(super) fn log_entries(&mut self, number: u32, entries: &[Entry]) -> Seq {
         let fresh = self.nodes.get_mut(&number).unwrap();
         let bytes: Vec<[u8; ENTRY_SIZE]> = entries.iter().map(Entry::to_bytes).collect();
         let end = fresh.end();

@@ -181,8 +181,9 @@ impl MemoryMedium {
             capacity: before.capacity,
             ..State::default()
         };
-        // A journal keeps the order: changes of names survive up to some point.
-        let kept = to_usize(random.below(to_u64(before.pending.len()) + 1));
+        // A journal keeps the order: changes of names survive up to some point, often none.
+        let count = to_u64(before.pending.len());
+        let kept = to_usize(random.below(2 * count + 1).saturating_sub(count));
         for change in before.pending.into_iter().take(kept) {
             change.apply(&mut after.durable_names);
         }
