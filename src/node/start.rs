@@ -18,7 +18,7 @@ use crate::model::{LogEnd, LogTime};
 use crate::protocol::{CheckpointPart, Fetched};
 use crate::role::{
     CheckpointInfo, DiskFault, DiskReply, DiskRequest, Effect, FileName, Level, LogReport, LogView,
-    Outbox,
+    Outbox, PeerId,
 };
 
 use super::identity::Identity;
@@ -69,6 +69,8 @@ pub(super) struct Start {
     pub(super) step: Step,
     pub(super) local: Option<LocalLog>,
     pub(super) grant: Option<Grant>,
+    /// Which connection of a backup that is made again waits for which read.
+    pub(super) gives: Option<(PeerId, u64)>,
 }
 
 /// What a finished start hands over.
@@ -93,6 +95,7 @@ impl Start {
             step: Step::Identity,
             local: None,
             grant: None,
+            gives: None,
         }
     }
 
@@ -223,7 +226,10 @@ impl Start {
             return Ok(());
         };
         let identity = match Identity::read(bytes) {
-            Ok(identity) => identity,
+            Ok((identity, known)) => {
+                shared.known = known;
+                identity
+            }
             Err(error) => {
                 self.lose_folder(
                     &format!("the identity file is damaged: {error}"),
@@ -300,6 +306,7 @@ impl Start {
             terms: report.terms,
             checkpoint: report.checkpoint,
             dirty: report.torn.is_some() || report.damage.is_some(),
+            damaged: report.damage.is_some(),
             view,
         });
         self.register_when_dialled(shared, now);
