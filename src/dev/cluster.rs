@@ -140,6 +140,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// Makes the backup again from the nodes, at the address that it had: its folder is gone. Does
+    /// not wait until it serves.
+    pub fn recover_backup(&mut self, more: &[&str]) -> Result<(), StartError> {
+        let mut arguments = vec![
+            "backup".to_owned(),
+            "recover".to_owned(),
+            "--data-dir".to_owned(),
+            text(&self.backup_folder()),
+            "--listen".to_owned(),
+            self.backup.address().to_string(),
+        ];
+        arguments.extend(more.iter().map(|word| (*word).to_owned()));
+        self.backup = start(&self.options, "backup", &arguments)?;
+        Ok(())
+    }
+
     /// Starts a front again, at the address that it had. Does not wait until it serves.
     pub fn restart_front(&mut self, number: u32) -> Result<(), StartError> {
         let (backup, listen) = (self.backup.address(), self.fronts[index(number)].address());

@@ -285,14 +285,7 @@ impl Node {
                 Phase::Running(running) => running.resend(peer, end, out),
                 Phase::New | Phase::Starting(_) | Phase::Ended => Ok(()),
             },
-            Message::Fetched(fetched) => match &mut self.phase {
-                Phase::Starting(start) => start.fetched(fetched, &mut self.shared, out),
-                Phase::New | Phase::Running(_) | Phase::Ended => Ok(()),
-            },
-            Message::CheckpointPart(part) => match &mut self.phase {
-                Phase::Starting(start) => start.checkpoint_part(part, &mut self.shared, out),
-                Phase::New | Phase::Running(_) | Phase::Ended => Ok(()),
-            },
+            Message::Fetched(_) | Message::CheckpointPart(_) => self.copied(message, out),
             Message::EntryRead(read) => match &mut self.phase {
                 Phase::Running(running) => {
                     running.entry_read(peer, frame.header.request, read, out);
@@ -340,6 +333,20 @@ impl Node {
                 Ok(())
             }
         }
+    }
+
+    /// A piece of the log or of its checkpoint, for a start that copies it.
+    fn copied(&mut self, message: &Message<'_>, out: &mut Outbox) -> Result<(), Halt> {
+        let Phase::Starting(start) = &mut self.phase else {
+            return Ok(());
+        };
+        if let Message::Fetched(fetched) = message {
+            return start.fetched(fetched, &mut self.shared, out);
+        }
+        if let Message::CheckpointPart(part) = message {
+            return start.checkpoint_part(part, &mut self.shared, out);
+        }
+        Ok(())
     }
 
     /// Keeps an order until the node serves, as many as a node waits with.

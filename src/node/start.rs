@@ -207,6 +207,7 @@ impl Start {
             | DiskReply::CheckpointRead { .. }
             | DiskReply::ReplicaAt { .. }
             | DiskReply::Audited { .. }
+            | DiskReply::Surveyed { .. }
             | DiskReply::HandOverBuilt { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFilesKept => (),

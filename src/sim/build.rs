@@ -221,6 +221,7 @@ impl World {
         };
         Backup::new(BackupOptions {
             create,
+            recover: None,
             address: self.machines[number].address,
             incarnation: self.incarnation(),
             limits,

@@ -27,11 +27,13 @@
 //!              |   slot ranges: first u16 | last u16
 //!              | ended: number u64 | image's number u64 | log u16 | reserved 6
 //!              |   block since which it is gone u64 (0 not known to be gone)
+//! 6 recovered  at ms u64 | given up count u32 | opening count u32 | given up: node u32 each
+//!              | openings: currency u32 | reserved u32 | difference i128
 //! ```
 //!
-//! Sections come in order of their tags, each once. One that this version does not know is kept
+//! Section 6 is there only in a file that was made again from the nodes. Sections come in order of
+//! their tags, each once. One that this version does not know is kept
 //! as it is if bit 15 of its tag is set; else the file means nothing without it and is refused.
-//! Generations that were recorded will be a section of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -40,10 +42,10 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::super::options::{NODE_WEIGHT_MAX, segment_size_is_possible};
-use super::Record;
 use super::file_moves::{put_moves, read_moves};
 use super::membership::{Grant, GrantedTo, MemberRecord};
 use super::moves::{MoveState, SlotSet, slots_of};
+use super::{Record, Recovered};
 use crate::limits;
 use crate::model::{
     ClusterId, Generation, Incarnation, LogNumber, NodeId, RingEpoch, Seq, Slot, SlotRange, Term,
@@ -56,6 +58,7 @@ const TAG_MEMBERS: u16 = 2;
 const TAG_LOGS: u16 = 3;
 const TAG_SLOTS: u16 = 4;
 const TAG_MOVES: u16 = 5;
+const TAG_RECOVERED: u16 = 6;
 
 /// A section with this bit changes nothing for a reader that does not know it.
 const TAG_OPTIONAL: u16 = 1 << 15;
@@ -109,6 +112,9 @@ pub(super) fn encode(record: &Record) -> Bytes {
     put_section(&mut out, TAG_LOGS, &put_logs(record));
     put_section(&mut out, TAG_SLOTS, &put_slots(record));
     put_section(&mut out, TAG_MOVES, &put_moves(&record.moves));
+    if let Some(recovered) = &record.recovered {
+        put_section(&mut out, TAG_RECOVERED, &put_recovered(recovered));
+    }
     for kept in &record.kept {
         put_section(&mut out, kept.tag, &kept.body);
     }
@@ -212,6 +218,48 @@ fn put_slots(record: &Record) -> BytesMut {
         out.put_u32_le(run.node.map_or(0, NodeId::get));
     }
     out
+}
+
+fn put_recovered(recovered: &Recovered) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u64_le(recovered.at_ms);
+    put_count(&mut out, recovered.given_up.len());
+    put_count(&mut out, recovered.openings.len());
+    for node in &recovered.given_up {
+        out.put_u32_le(node.get());
+    }
+    for (currency, difference) in &recovered.openings {
+        out.put_u32_le(*currency);
+        out.put_u32_le(0);
+        out.put_i128_le(*difference);
+    }
+    out
+}
+
+fn read_recovered(mut cursor: Cursor<'_>) -> Parsed<Recovered> {
+    let at_ms = cursor.u64()?;
+    let given_up_count = cursor.count(u64::from(limits::NODE_COUNT_MAX))?;
+    let opening_count = cursor.count(u64::from(limits::AUDIT_ROW_COUNT_MAX))?;
+    let mut recovered = Recovered {
+        at_ms,
+        ..Recovered::default()
+    };
+    for _ in 0..given_up_count {
+        let node = NodeId::new(cursor.u32()?).ok_or(cursor.wrong("node id"))?;
+        if !recovered.given_up.insert(node) {
+            return Err(cursor.wrong("node twice"));
+        }
+    }
+    for _ in 0..opening_count {
+        let currency = cursor.u32()?;
+        cursor.reserved()?;
+        let difference = cursor.u128()?.cast_signed();
+        if recovered.openings.insert(currency, difference).is_some() {
+            return Err(cursor.wrong("currency twice"));
+        }
+    }
+    cursor.finish()?;
+    Ok(recovered)
 }
 
 /// A body that is read field by field. What is not there is an error, never a panic.
@@ -319,7 +367,7 @@ impl<'a> Sections<'a> {
             }
             let size = to_usize(u64::from(cursor.u32()?));
             let body = cursor.take(size)?;
-            if (TAG_CLUSTER..=TAG_MOVES).contains(&tag) {
+            if (TAG_CLUSTER..=TAG_RECOVERED).contains(&tag) {
                 sections.known.insert(tag, body);
             } else if tag & TAG_OPTIONAL == 0 {
                 return Err(AuthorityFileError::Needed(tag));
@@ -353,6 +401,11 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
     let (members, retired) = read_logs(sections.body(TAG_LOGS)?, nodes)?;
     let moves = read_moves(sections.body(TAG_MOVES)?)?;
     let table = read_slots(sections.body(TAG_SLOTS)?, &members)?;
+    let recovered = match sections.body(TAG_RECOVERED) {
+        Ok(body) => Some(read_recovered(body)?),
+        // Only a backup that was made again has it.
+        Err(_missing) => None,
+    };
     let mut cluster = sections.body(TAG_CLUSTER)?;
     let id = ClusterId::new(cluster.u128()?);
     let record = Record {
@@ -366,6 +419,7 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
         retired,
         table: Arc::new(table),
         moves,
+        recovered,
         kept: sections.kept,
     };
     cluster.reserved()?;
@@ -632,7 +686,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let record = sample();
+        let mut record = sample();
+        record.recovered = Some(Recovered {
+            at_ms: 7,
+            given_up: [3, 8].map(|number| NodeId::new(number).unwrap()).into(),
+            openings: [(1, -5), (9, i128::MAX)].into(),
+        });
         let bytes = record.encode();
         let again = Record::decode(&bytes).unwrap();
         assert_eq!(again, record);
@@ -648,9 +707,9 @@ mod tests {
         put_section(&mut bytes, TAG_OPTIONAL | 9, b"fine");
         assert!(decode(&bytes).is_ok());
         let mut record = sample();
-        record.kept[0].tag = 6;
+        record.kept[0].tag = 7;
         let needed = decode(&record.encode());
-        assert_eq!(needed, Err(AuthorityFileError::Needed(6)));
+        assert_eq!(needed, Err(AuthorityFileError::Needed(7)));
         put_section(&mut bytes, 2, b"again");
         assert_eq!(decode(&bytes), Err(AuthorityFileError::Order(2)));
     }

@@ -136,6 +136,7 @@ pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
         DiskRequest::MeasureFreeSpace => "measure_free_space",
         DiskRequest::AdvanceReplica { .. } => "advance_replica",
         DiskRequest::Audit { .. } => "audit",
+        DiskRequest::Survey { .. } => "survey",
         DiskRequest::BuildHandOver { .. } => "build_hand_over",
         DiskRequest::ReadMoveFile { .. } => "read_move_file",
         DiskRequest::WriteMoveFile { .. } => "write_move_file",
@@ -325,6 +326,7 @@ pub(super) struct Bench {
 pub(super) fn options(seed: u128) -> BackupOptions {
     BackupOptions {
         create: None,
+        recover: None,
         address: "127.0.0.1:7000".parse().unwrap(),
         incarnation: life(seed + 1_000_000),
         // Tests that are about take-overs say so.

@@ -153,11 +153,15 @@ fn events_of(log: LogNumber, end: LogEnd, block: &[u8]) -> Vec<MoveEvent> {
                     place: Place::new(log, end.offset),
                     end,
                     image: image(),
+                    slot_count: 0,
                 });
             }
             Entry::Adopt(adopt) => events.push(MoveEvent::Adopted {
                 number: adopt.number,
                 end,
+                image: adopt.number,
+                place: adopt.hand_over,
+                info: image(),
             }),
             Entry::Activation(activation)
                 if activation.number != MoveNumber(0) && seen.insert(activation.number) =>

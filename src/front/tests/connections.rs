@@ -227,9 +227,7 @@ fn an_earlier_table_of_the_same_epoch_is_not_taken_again() {
     let table = |number, state| {
         let members = [(1, state, node_address(1))];
         let bytes = table_bytes(1, &members, &whole);
-        let (frame, _) = crate::protocol::split(&bytes, crate::limits::LINK_FRAME_SIZE_MAX)
-            .unwrap()
-            .unwrap();
+        let (frame, _) = split(&bytes, LINK_FRAME_SIZE_MAX).unwrap().unwrap();
         let table = Message::read(&frame).unwrap();
         let mut numbered = BytesMut::new();
         table.write_for(&mut numbered, number);

@@ -308,11 +308,7 @@ fn link_message<'a>(kind: FrameKind, draw: &mut Draw<'_>, parts: &'a mut Parts) 
         FrameKind::Follow => Message::Follow,
         FrameKind::Table => table(draw, parts),
         FrameKind::MoveOrder => move_order(draw, parts),
-        FrameKind::MoveTold => Message::MoveTold(MoveTold {
-            step: *draw.one_of(MOVE_STEPS),
-            number: MoveNumber(draw.u64()),
-            seq: Seq(draw.u64()),
-        }),
+        FrameKind::MoveTold => Message::MoveTold(move_told(draw)),
         FrameKind::MoveFileAsk => Message::MoveFileAsk(MoveFileAsk {
             image: MoveNumber(draw.u64()),
             offset: draw.u64(),
@@ -359,6 +355,14 @@ fn checkpoint_part<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a>
         offset: draw.u64(),
         bytes: &parts.first,
     })
+}
+
+fn move_told(draw: &mut Draw<'_>) -> MoveTold {
+    MoveTold {
+        step: *draw.one_of(MOVE_STEPS),
+        number: MoveNumber(draw.u64()),
+        seq: Seq(draw.u64()),
+    }
 }
 
 fn move_file_part<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
