@@ -54,6 +54,8 @@ pub(super) struct Faults {
     /// The right disk of the backup, while another one is in its place.
     pub(super) right_disk: Option<MemoryMedium>,
     pub(super) makes_new_cluster: bool,
+    /// The backup's disk is lost, and the backup does not serve yet.
+    pub(super) is_lost: bool,
     /// From which machine the spare one took a node's place.
     pub(super) replaced: Option<usize>,
     stopping: BTreeSet<usize>,
@@ -76,6 +78,7 @@ impl Faults {
             old_copy: None,
             right_disk: None,
             makes_new_cluster: false,
+            is_lost: false,
             replaced: None,
             stopping: BTreeSet::new(),
             kinds: on.map(|(kind, _)| *kind).collect(),
@@ -201,13 +204,22 @@ impl Faults {
             ]),
             ExitCode::Usage => self.has_any(&[FaultKind::BlankBackup]) && !healed,
             // One that was taken over while it ran begins again.
-            ExitCode::Unhealthy => self.takes_over && machine != 0,
+            ExitCode::Unhealthy => {
+                machine != 0 && (self.takes_over || self.has_any(&[FaultKind::LostBackup]))
+            }
             ExitCode::Refused
             | ExitCode::CannotConnect
             | ExitCode::Unknown
             | ExitCode::Threshold
             | ExitCode::Fenced => false,
         }
+    }
+
+    /// The backup's disk is gone.
+    pub(super) fn lost_backup(&mut self) {
+        self.hurt = Some(0);
+        self.sound = None;
+        self.is_lost = true;
     }
 
     pub(super) fn may_hurt(&self) -> bool {
@@ -278,6 +290,8 @@ impl World {
         {
             self.faults.hurt = None;
             self.faults.sound = None;
+            self.faults.is_lost = false;
+            self.watch.is_refilling = false;
         }
     }
 
@@ -352,6 +366,7 @@ impl World {
             FaultKind::OldBackup => self.old_backup(random),
             FaultKind::BlankBackup => self.blank_backup(random),
             FaultKind::Away => self.send_away(random),
+            FaultKind::LostBackup => self.lose_backup(random),
         }
     }
 
@@ -567,6 +582,10 @@ impl World {
     /// A daemon stopped because of damage: the operator gives a node an empty disk, and the backup
     /// the disk that it had before.
     pub(super) fn repair_by_hand(&mut self, machine: usize) {
+        if self.faults.is_lost {
+            // There is no disk to be brought back: it is tried again.
+            return;
+        }
         let backup = self.backup();
         let is_refused = self.faults.hurt == Some(backup) && self.node_at.contains(&machine);
         if is_refused {

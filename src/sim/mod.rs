@@ -7,7 +7,7 @@
 //!
 //! Reading order: `plan` (what a seed means), `world` (the queue of events), `machine` and `build`
 //! (hosts and processes), `process` (a turn as net does it), `network`, `disk`, `workload`,
-//! `fault` (with `replace` and `exchange`), `watch` (what can be told from the wire), `auditor`
+//! `fault` (with `replace`, `exchange` and `lost`), `watch` (what can be told from the wire), `auditor`
 //! (everything else).
 
 #![expect(
@@ -33,6 +33,7 @@ mod damage;
 mod disk;
 mod exchange;
 mod fault;
+mod lost;
 mod machine;
 mod marks;
 mod network;

@@ -133,6 +133,8 @@ faults! {
     Away, "away", 2, 5_000;
     /// Something crashes right after a step of a move is durable at the backup.
     CrashInMove, "crash_in_move", 3, 1_000_000;
+    /// The backup's disk is lost, and the backup is made again from the nodes.
+    LostBackup, "lost_backup", 6, 6_000;
 }
 
 /// How the fronts of a seed are arranged.
