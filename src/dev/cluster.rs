@@ -133,6 +133,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// The same for a node that is no member any more: it joins anew.
+    pub fn rejoin_node(&mut self, number: u32) -> Result<(), StartError> {
+        let (backup, listen) = (self.backup.address(), self.nodes[index(number)].address());
+        let node = start_node(&self.options, number, backup, listen, &["--join"])?;
+        self.nodes[index(number)] = node;
+        Ok(())
+    }
+
     /// Starts the backup again, at the address that it had. Does not wait until it serves.
     pub fn restart_backup(&mut self) -> Result<(), StartError> {
         let listen = self.backup.address();
