@@ -341,6 +341,12 @@ pub const BACKUP_HELD_COUNT_MAX: usize = 64;
 /// Requests that an operator's command may have in flight at a backup.
 pub const BACKUP_CLIENT_FRAMES_MAX: u32 = 16;
 
+/// Interval of the lines that say how far a backup is that is made again from the nodes.
+pub const RECOVER_SAY_MS: u64 = 1_000;
+
+/// Opening differences, one a currency, that `status` shows after a recovery: it is one text.
+pub const OPENING_COUNT_MAX: usize = 100;
+
 /// Pause before background work of a backup that failed is tried again.
 pub const BACKUP_RETRY_MS: u64 = 60_000;
 

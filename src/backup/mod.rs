@@ -3,10 +3,11 @@
 //! slot.
 //!
 //! A pure core: told what happened, says what is to be done. Reading order: `options`, `start`
-//! (until everything is open), `recover` (where the folder was lost), `connections`, `register` (the fence and the grant), `append` and
-//! `stream` (blocks in, acknowledgements out), `serve`, `upkeep`, `status`, `authority`, `moves`
-//! (slots on their way, nodes that come and go, take-over). It never
-//! executes an operation: what entries mean is the ledger's business, on the disk's side.
+//! (until everything is open), `recover` (where the folder was lost), `connections`, `register`
+//! (the fence and the grant), `append` and `stream` (blocks in, acknowledgements out), `serve`,
+//! `upkeep`, `status`, `authority`, `moves` (slots on their way, nodes that come and go,
+//! take-over). It never executes an operation: what entries mean is the ledger's business, on the
+//! disk's side.
 
 mod append;
 mod audit;

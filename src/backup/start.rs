@@ -334,9 +334,9 @@ impl Running {
         let Some(report) = report else {
             if member.term.0 != 0 {
                 let text = format!(
-                    "log {log} is gone, though {} terms of it were granted: the folder is not \
-                     served. Restore it, or make the backup again from the nodes in an empty folder: \
-                     `counterfoil backup recover`",
+                    "log {log} is gone, though term {} of it was granted: the folder is not \
+                     served. Restore it, or make the backup again from the nodes in an empty \
+                     folder: `counterfoil backup recover`",
                     member.term
                 );
                 self.alarm_and_exit(text, out);

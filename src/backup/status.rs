@@ -65,9 +65,6 @@ use crate::model::{NodeId, to_usize};
 use crate::protocol::{MemberState, Message};
 use crate::role::{MemoryPlan, Outbox};
 
-/// Opening differences that are shown.
-const OPENING_COUNT_MAX: usize = 100;
-
 /// The most memory that this backup may use.
 fn memory_of(plan: &MemoryPlan) -> Value {
     let map = |parts: &[(&'static str, u64)]| {
@@ -89,7 +86,7 @@ fn recovered_of(recovered: Option<&Recovered>) -> Value {
         return Value::Null;
     };
     let given_up: Vec<u32> = recovered.given_up.iter().map(|node| node.get()).collect();
-    let openings = recovered.openings.iter().take(OPENING_COUNT_MAX);
+    let openings = recovered.openings.iter().take(limits::OPENING_COUNT_MAX);
     let openings: Vec<Value> = openings
         .map(|(currency, difference)| {
             json!({ "currency": currency, "difference": difference.to_string() })

@@ -129,12 +129,12 @@ impl Node {
             self.break_link(peer, RefusalCode::WrongLog, text, now, out);
             return;
         };
-        if start.gives.is_some_and(|(before, _)| before == peer) {
+        if start.gives.contains(&peer) {
             let text = "a node gives one piece at a time";
             self.break_link(peer, RefusalCode::TooManyFrames, text, now, out);
             return;
         }
-        start.gives = Some((peer, ticket));
+        start.gives.push_back(peer);
         out.effect(Effect::Disk(request));
     }
 
@@ -143,16 +143,20 @@ impl Node {
         let Phase::Starting(start) = &mut self.phase else {
             return Some(reply);
         };
-        let Some(waits) = start.gives else {
+        if start.gives.is_empty() {
             return Some(reply);
-        };
+        }
         let Some((ticket, message)) = message_of(&reply) else {
             return Some(reply);
         };
-        if let Some(peer) = self.shared.link.giving()
-            && waits == (peer, ticket)
+        // The reader answers in order. Who asked may be gone.
+        let asker = start.gives.pop_front();
+        if let Some(peer) = self
+            .shared
+            .link
+            .giving()
+            .filter(|peer| asker == Some(*peer))
         {
-            start.gives = None;
             message.write_for(out.buffer(peer), ticket);
         }
         None

@@ -9,6 +9,7 @@
 //! that is empty or damaged. A lost link stops nothing but what waits for the backup: that is
 //! asked again once the same incarnation is registered again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::{Now, Tick};
@@ -69,8 +70,8 @@ pub(super) struct Start {
     pub(super) step: Step,
     pub(super) local: Option<LocalLog>,
     pub(super) grant: Option<Grant>,
-    /// Which connection of a backup that is made again waits for which read.
-    pub(super) gives: Option<(PeerId, u64)>,
+    /// Reads for a backup that is made again, in their order: for which of its connections.
+    pub(super) gives: VecDeque<PeerId>,
 }
 
 /// What a finished start hands over.
@@ -95,7 +96,7 @@ impl Start {
             step: Step::Identity,
             local: None,
             grant: None,
-            gives: None,
+            gives: VecDeque::new(),
         }
     }
 

@@ -26,9 +26,6 @@ use crate::role::{
 use callers::Caller;
 use refill::Refill;
 
-/// Interval of the lines that say how far it is.
-const PROGRESS_MS: u64 = 1_000;
-
 /// What one step leads to.
 #[derive(Debug)]
 pub(super) enum Progress {
@@ -197,7 +194,7 @@ impl Recover {
         }
         self.ask_all(out);
         if self.say_due <= now.tick {
-            self.say_due = now.tick.plus_ms(PROGRESS_MS);
+            self.say_due = now.tick.plus_ms(limits::RECOVER_SAY_MS);
             let text = self.progress();
             self.say_once(text, out);
         }

@@ -50,10 +50,7 @@ impl FakeDisk {
                 self.images.insert(*number);
             }
             if let MoveEvent::Adopted { .. } = event {
-                assert!(
-                    !self.images.is_empty(),
-                    "the image is there when it is read"
-                );
+                assert!(!self.images.is_empty(), "it is there when it is read");
             }
         }
         self.replicas.insert(log, through.seq);

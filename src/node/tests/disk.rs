@@ -469,6 +469,30 @@ impl TestDisk {
                 });
                 self.replies.push(DiskReply::MoveFilesKept);
             }
+            DiskRequest::ReadCheckpoint {
+                log,
+                offset,
+                ticket,
+                ..
+            } => self.replies.push(DiskReply::CheckpointRead {
+                log,
+                ticket,
+                size: 3,
+                offset,
+                bytes: Bytes::from_static(b"abc"),
+            }),
+            DiskRequest::ReadMoveFile {
+                number,
+                offset,
+                ticket,
+                ..
+            } => self.replies.push(DiskReply::MoveFileRead {
+                number,
+                ticket,
+                size: 3,
+                offset,
+                bytes: Bytes::from_static(b"abc"),
+            }),
             other => panic!("a node does not ask for {other:?}"),
         }
     }
