@@ -126,6 +126,12 @@ impl Faults {
         })
     }
 
+    /// Is the backup's disk lost now that a step of a move is durable? When.
+    pub(super) fn loss_in_move(&mut self) -> Option<u64> {
+        let (random, _) = self.streams.get_mut(&FaultKind::LostBackup)?;
+        random.one_in(8).then(|| random.below(6 * MS))
+    }
+
     pub(super) fn slow_disk_ns(&mut self, machine: usize) -> u64 {
         let Some(most) = self.slow_disks.get(&machine).copied() else {
             return 0;
@@ -270,6 +276,14 @@ impl World {
             return;
         }
         self.schedule_fault(kind);
+        self.strike(kind);
+    }
+
+    /// Does what this class does, unless all is healed.
+    pub(super) fn strike(&mut self, kind: FaultKind) {
+        if self.is_healed {
+            return;
+        }
         let Some((mut random, every)) = self.faults.streams.remove(&kind) else {
             return;
         };

@@ -50,13 +50,13 @@ fn status_of(cluster: &mut Cluster) -> Value {
             return status;
         }
         if let Err(error) = cluster.backup().wait_ready(LOOK) {
-            assert!(is_slow(error));
+            assert!(is_slow(&error));
         }
     }
     panic!("no status in a minute");
 }
 
-fn is_slow(error: StartError) -> bool {
+const fn is_slow(error: &StartError) -> bool {
     matches!(error, StartError::TooSlow { .. })
 }
 
@@ -148,7 +148,7 @@ fn until_said(cluster: &mut Cluster, folder: &Path, words: &str) {
             return;
         }
         let waited = cluster.backup().wait_ready(LOOK).err();
-        assert_eq!(waited.map(is_slow), Some(true), "{said}");
+        assert_eq!(waited.as_ref().map(is_slow), Some(true), "{said}");
     }
     panic!("the backup did not say: {words}");
 }

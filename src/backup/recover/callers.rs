@@ -45,6 +45,14 @@ impl Caller {
 }
 
 impl Recover {
+    /// Everybody is to come again: from now on this is a backup like any other.
+    pub(super) fn close_all(&mut self, out: &mut Outbox) {
+        let peers: Vec<PeerId> = self.callers.keys().copied().collect();
+        for peer in peers {
+            self.close(peer, "recovered: register again", out);
+        }
+    }
+
     pub(super) fn on_closed(&mut self, peer: PeerId) {
         self.callers.remove(&peer);
         self.forget_link(peer);
@@ -78,9 +86,11 @@ impl Recover {
     }
 
     fn close(&mut self, peer: PeerId, reason: &str, out: &mut Outbox) {
-        if let Some(caller) = self.callers.get_mut(&peer) {
-            caller.is_closing = true;
-        }
+        let open = self.callers.get_mut(&peer);
+        let Some(caller) = open.filter(|caller| !caller.is_closing) else {
+            return;
+        };
+        caller.is_closing = true;
         self.forget_link(peer);
         let reason = reason.to_owned();
         out.effect(Effect::Close { peer, reason });
@@ -192,7 +202,9 @@ impl Recover {
     ) -> Result<Result<(), Refusal>, Failed> {
         Ok(match message {
             Message::Register(register) => return self.on_register(peer, node, &register, out),
-            Message::Recorded(recorded) => self.on_recorded(peer, node, &recorded, out),
+            Message::Recorded(recorded) => {
+                return self.on_recorded(peer, node, &recorded, out);
+            }
             Message::Fetched(_) | Message::CheckpointPart(_) => {
                 return self.on_piece(peer, node, request, &message, out);
             }
@@ -322,12 +334,7 @@ impl Recover {
         }
         self.members.insert(node);
         self.ring_epoch = self.ring_epoch.max(register.ring_epoch);
-        // Nobody may have worked under it, but who recorded it for this very recovery.
-        let is_told = register.generation == self.generation && told == self.generation;
-        if self.generation == Generation(0) || (self.generation <= register.generation && !is_told)
-        {
-            self.generation = register.generation.max(self.generation).next();
-        }
+        self.choose_generation(node, register.generation, told)?;
         let source = Source {
             peer: Some(peer),
             log,
@@ -356,6 +363,28 @@ impl Recover {
         }
         self.tell_generation(out);
         Ok(Ok(()))
+    }
+
+    /// Nobody may have worked under it but who recorded it for this very recovery: a node that
+    /// knows it, and was not `told` it, makes it rise.
+    fn choose_generation(
+        &mut self,
+        node: NodeId,
+        known: Generation,
+        told: Generation,
+    ) -> Result<(), Failed> {
+        let own = self.generation;
+        let is_told = known == own && told == own;
+        if own != Generation(0) && (known < own || is_told) {
+            return Ok(());
+        }
+        if !matches!(self.phase, Phase::Gathering) {
+            return Err(format!(
+                "node {node} came back with generation {known}, where others have recorded {own}"
+            ));
+        }
+        self.generation = known.max(own).next();
+        Ok(())
     }
 
     fn test_register(&self, node: NodeId, register: &Register<'_>) -> Result<(), Refusal> {
@@ -402,8 +431,8 @@ impl Recover {
         node: NodeId,
         recorded: &Recorded<'_>,
         out: &mut Outbox,
-    ) -> Result<(), Refusal> {
-        let malformed = |text: String| Err((RefusalCode::Malformed, text));
+    ) -> Result<Result<(), Refusal>, Failed> {
+        let malformed = |text: String| Ok(Err((RefusalCode::Malformed, text)));
         let mut members = Vec::new();
         for member in recorded.members.iter() {
             match member {
@@ -425,11 +454,11 @@ impl Recover {
             .get_mut(&node)
             .filter(|source| source.peer == Some(peer))
         else {
-            return Err((RefusalCode::Unexpected, "register first".to_owned()));
+            return Ok(Err((RefusalCode::Unexpected, "register first".to_owned())));
         };
         if recorded.generation != source.told {
             // It was told a higher one since.
-            return Ok(());
+            return Ok(Ok(()));
         }
         source.recorded = recorded.generation;
         let offer = Offer {
@@ -445,6 +474,11 @@ impl Recover {
         };
         let known = source.refill.as_ref().map(Refill::offer);
         if known != Some(&offer) {
+            if !matches!(self.phase, Phase::Gathering) {
+                return Err(format!(
+                    "node {node} came back with other files than it gave"
+                ));
+            }
             source.refill = Some(Refill::new(offer, out));
         }
         let generation = recorded.generation;
@@ -453,7 +487,7 @@ impl Recover {
         let level = Level::Info;
         let text = format!("node {node} has recorded generation {generation}");
         out.effect(Effect::Say { level, text });
-        Ok(())
+        Ok(Ok(()))
     }
 
     fn on_image_part(

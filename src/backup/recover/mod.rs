@@ -354,13 +354,7 @@ impl Recover {
             out.effect(Effect::Exit { code, text });
             return Progress::Ended;
         };
-        for peer in self.callers.keys() {
-            let reason = "recovered: register again".to_owned();
-            out.effect(Effect::Close {
-                peer: *peer,
-                reason,
-            });
-        }
+        self.close_all(out);
         Progress::Recovered(record)
     }
 

@@ -23,7 +23,7 @@ use crate::protocol::{
 };
 use crate::role::{
     CheckpointInfo, CloseReason, DiskFault, DiskReply, DiskRequest, Effect, ExitCode, FileName,
-    Input, Level, Link, LogReport, Outbox, PeerId, Piece, Role,
+    Input, Level, Link, LogReport, Outbox, PeerId, Piece, Role, Survey,
 };
 
 pub(super) const SEGMENT: u64 = SEGMENT_SIZE_MIN;
@@ -114,6 +114,8 @@ pub(super) struct FakeDisk {
     pub(super) replicas: BTreeMap<LogNumber, Seq>,
     /// Images that are there.
     pub(super) images: BTreeSet<MoveNumber>,
+    /// What logs have of the slots.
+    pub(super) surveys: BTreeMap<LogNumber, Survey>,
 }
 
 pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
@@ -255,6 +257,10 @@ impl FakeDisk {
                 digest: self.digests.get(&log).copied().unwrap_or(0),
                 memory_size: 99,
                 events: self.advance(log, &through),
+            },
+            DiskRequest::Survey { log, .. } => DiskReply::Surveyed {
+                log,
+                survey: self.surveys[&log].clone(),
             },
             DiskRequest::Audit { ticket, ends, .. } => {
                 self.check_durable(&ends);

@@ -10,6 +10,7 @@ mod bench;
 mod fence;
 mod moves;
 mod random;
+mod recover;
 mod register;
 mod serve;
 mod start;

@@ -469,6 +469,13 @@ impl TestDisk {
                 });
                 self.replies.push(DiskReply::MoveFilesKept);
             }
+            other => self.give(other),
+        }
+    }
+
+    /// Reads for a backup that is made again.
+    fn give(&mut self, request: DiskRequest) {
+        match request {
             DiskRequest::ReadCheckpoint {
                 log,
                 offset,
