@@ -114,7 +114,6 @@ pub(super) struct FakeDisk {
     pub(super) replicas: BTreeMap<LogNumber, Seq>,
     /// Images that are there.
     pub(super) images: BTreeSet<MoveNumber>,
-    /// What logs have of the slots.
     pub(super) surveys: BTreeMap<LogNumber, Survey>,
 }
 
