@@ -345,6 +345,12 @@ pub const BACKUP_CLIENT_FRAMES_MAX: u32 = 16;
 /// each block says what was committed before it.
 pub const END_QUIET_MS: u64 = 1_000;
 
+/// Interval of the lines that say how far a backup is that is made again from the nodes.
+pub const RECOVER_SAY_MS: u64 = 1_000;
+
+/// Opening differences, one a currency, that `status` shows after a recovery: it is one text.
+pub const OPENING_COUNT_MAX: usize = 100;
+
 /// Pause before background work of a backup that failed is tried again.
 pub const BACKUP_RETRY_MS: u64 = 60_000;
 

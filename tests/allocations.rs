@@ -125,6 +125,7 @@ fn new_backup() -> Backup {
             }],
             segment_size: 64 << 20,
         }),
+        recover: None,
         address: address(BACKUP),
         incarnation: Incarnation::new(1).unwrap(),
         limits: BackupLimits::STANDARD,

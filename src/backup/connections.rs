@@ -254,7 +254,9 @@ impl Running {
             | Message::MoveOrder(_)
             | Message::MoveTold(_)
             | Message::MoveFileAsk(_)
-            | Message::MoveFilePart(_) => {
+            | Message::MoveFilePart(_)
+            | Message::Recover { .. }
+            | Message::Recorded(_) => {
                 let kind = message.kind().name();
                 let text = format!("a backup takes no {kind} from a {:?}", greeted.role);
                 self.refuse(asker, RefusalCode::Unexpected, &text, out);

@@ -68,6 +68,7 @@ impl Running {
             | DiskReply::CheckpointLoaded { .. }
             | DiskReply::CheckpointWritten { .. }
             | DiskReply::MoveFileWritten { .. }
+            | DiskReply::Surveyed { .. }
             | DiskReply::MoveFileLoaded { .. } => {
                 let text = "the disk answers what was not asked".to_owned();
                 self.alarm_and_exit(text, out);
@@ -128,6 +129,7 @@ impl Running {
             | DiskRequest::LoadCheckpoint { .. }
             | DiskRequest::WriteCheckpoint { .. }
             | DiskRequest::WriteMoveFile { .. }
+            | DiskRequest::Survey { .. }
             | DiskRequest::LoadMoveFile { .. } => {
                 self.alarm_and_exit(format!("the disk failed: {text}"), out);
             }

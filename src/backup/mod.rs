@@ -3,10 +3,11 @@
 //! slot.
 //!
 //! A pure core: told what happened, says what is to be done. Reading order: `options`, `start`
-//! (until everything is open), `connections`, `register` (the fence and the grant), `append` and
-//! `stream` (blocks in, acknowledgements out), `serve`, `upkeep`, `status`, `authority`, `moves`
-//! (slots on their way, nodes that come and go, take-over). It never
-//! executes an operation: what entries mean is the ledger's business, on the disk's side.
+//! (until everything is open), `recover` (where the folder was lost), `connections`, `register`
+//! (the fence and the grant), `append` and `stream` (blocks in, acknowledgements out), `serve`,
+//! `upkeep`, `status`, `authority`, `moves` (slots on their way, nodes that come and go,
+//! take-over). It never executes an operation: what entries mean is the ledger's business, on the
+//! disk's side.
 
 mod append;
 mod audit;
@@ -18,6 +19,7 @@ mod ends;
 pub mod fuzzing;
 mod moves;
 mod options;
+mod recover;
 mod register;
 mod serve;
 mod start;
@@ -40,6 +42,7 @@ use connections::Peer;
 use moves::Moves;
 pub use options::{
     BackupLimits, BackupOptions, NODE_WEIGHT_MAX, NewCluster, NewClusterError, NewNode,
+    RecoverOptions,
 };
 use serve::Reads;
 use start::Start;

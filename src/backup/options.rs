@@ -3,7 +3,7 @@
 //! Numbers that bound the backup alone are here, because an operator may lower them; those that
 //! the other daemons share are in `limits`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::limits;
@@ -21,6 +21,8 @@ pub const NODE_WEIGHT_MAX: u32 = limits::NODE_KEY_COUNT_MAX / limits::NODE_KEY_C
 pub struct BackupOptions {
     /// Make a new cluster in an empty folder; `None`: go on with the cluster in the folder.
     pub create: Option<NewCluster>,
+    /// Make the backup of a cluster again that lost it, from the nodes, in an empty folder.
+    pub recover: Option<RecoverOptions>,
     /// Where its listener is bound, for status.
     pub address: SocketAddr,
     /// This life of it.
@@ -29,6 +31,15 @@ pub struct BackupOptions {
     pub limits: BackupLimits,
     /// Seed of the identities that it draws for copies of logs; random, never used twice.
     pub id_seed: u64,
+}
+
+/// How a lost backup is made again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoverOptions {
+    /// Nodes that will not come back: they are no members any more, and what they had is lost.
+    pub give_up: BTreeSet<NodeId>,
+    /// Weights of nodes, which no node knows. Who is named is waited for.
+    pub weights: BTreeMap<NodeId, u32>,
 }
 
 /// A cluster that is to be made.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::authority::{MemberRecord, Record};
+use super::recover::{Progress, Recover};
 use super::stream::{OnDisk, Stream};
 use super::{BackupOptions, Running, Stage};
 use crate::canary::{self, Bug};
@@ -34,6 +35,8 @@ enum Phase {
     },
     /// The record of a new cluster is being saved.
     Saving { record: Box<Record> },
+    /// The cluster has lost its backup: this one is made again from the nodes.
+    Recovering(Box<Recover>),
 }
 
 /// What one step of the start leads to.
@@ -61,8 +64,9 @@ impl Start {
 
     /// At once while nothing was begun; then only the disk is waited for.
     pub(super) const fn deadline(&self) -> Option<Tick> {
-        match self.phase {
+        match &self.phase {
             Phase::New => Some(Tick(0)),
+            Phase::Recovering(recover) => Some(recover.deadline()),
             Phase::Loading | Phase::Looking { .. } | Phase::Saving { .. } => None,
         }
     }
@@ -72,6 +76,13 @@ impl Start {
             self.phase = Phase::Loading;
             let name = FileName::Authority;
             out.effect(Effect::Disk(DiskRequest::LoadFile { name }));
+        }
+        if let Phase::Recovering(recover) = &mut self.phase {
+            return match recover.step(now, input, out) {
+                Progress::Going => Step::Going,
+                Progress::Ended => Step::Ended,
+                Progress::Recovered(record) => Step::Found(record),
+            };
         }
         match input {
             Some(Input::Frame { peer, .. }) => {
@@ -134,6 +145,7 @@ impl Start {
             | DiskReply::FreeSpace { .. }
             | DiskReply::ReplicaAt { .. }
             | DiskReply::Audited { .. }
+            | DiskReply::Surveyed { .. }
             | DiskReply::HandOverBuilt { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFileWritten { .. }
@@ -149,10 +161,10 @@ impl Start {
             Ok(record) => record,
             Err(error) => return end(ExitCode::Damage, &error.to_string(), out),
         };
-        if self.options.create.is_some() {
+        if self.options.create.is_some() || self.options.recover.is_some() {
             let text = format!(
-                "this folder already holds cluster {}: start without making a new one, or name \
-                 an empty folder",
+                "this folder already holds cluster {}: start without making a new one or \
+                 recovering, or name an empty folder",
                 record.cluster
             );
             return end(ExitCode::Usage, &text, out);
@@ -161,10 +173,15 @@ impl Start {
     }
 
     fn on_blank(&mut self, now: Now, out: &mut Outbox) -> Step {
+        if let Some(plan) = &self.options.recover {
+            let recover = Recover::new(self.options.clone(), plan.clone(), out);
+            self.phase = Phase::Recovering(Box::new(recover));
+            return Step::Going;
+        }
         let Some(new) = &self.options.create else {
             let text = "this folder holds no authority file. A new cluster is made only on \
-                        demand: `counterfoil backup --create`. If there was one, restore the \
-                        folder: rebuilding it from the nodes is not there yet";
+                        demand: `counterfoil backup --create`. If there was one and its folder \
+                        is lost, it is made again from the nodes: `counterfoil backup recover`";
             return end(ExitCode::Usage, text, out);
         };
         if let Err(error) = new.check() {
@@ -194,7 +211,8 @@ impl Start {
         if let Some(report) = report {
             let text = format!(
                 "no authority file, but log {log} of cluster {} is here: no new cluster is made \
-                 over it. Restore the file: rebuilding it is not there yet",
+                 over it. Restore the file, or make the backup again from the nodes: `counterfoil \
+                 backup recover`",
                 report.cluster
             );
             return end(ExitCode::Damage, &text, out);
@@ -316,8 +334,9 @@ impl Running {
         let Some(report) = report else {
             if member.term.0 != 0 {
                 let text = format!(
-                    "log {log} is gone, though {} terms of it were granted: the folder is not \
-                     served. Restore it: rebuilding it is not there yet",
+                    "log {log} is gone, though term {} of it was granted: the folder is not \
+                     served. Restore it, or make the backup again from the nodes in an empty \
+                     folder: `counterfoil backup recover`",
                     member.term
                 );
                 self.alarm_and_exit(text, out);

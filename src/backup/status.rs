@@ -7,6 +7,9 @@
 //! version             of this build
 //! cluster             its id, as a UUID
 //! generation, ring_epoch
+//! recovered           null | { at_ms, given_up, openings }: when the backup was made again from
+//!                     the nodes, nodes that were given up then, and by currency what came with
+//!                     slots from logs that are no more
 //! stage               opening | serving | stopping
 //! healthy             every node that owns slots serves them, no take-over is open, nothing is
 //!                     wrong here
@@ -52,6 +55,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::authority::Recovered;
 use super::connections::Asker;
 use super::stream::Stream;
 use super::{Running, Stage};
@@ -74,6 +78,21 @@ fn memory_of(plan: &MemoryPlan) -> Value {
         "parts": map(plan.parts()),
         "for_each": map(plan.growing()),
     })
+}
+
+/// Of the newest recovery.
+fn recovered_of(recovered: Option<&Recovered>) -> Value {
+    let Some(recovered) = recovered else {
+        return Value::Null;
+    };
+    let given_up: Vec<u32> = recovered.given_up.iter().map(|node| node.get()).collect();
+    let openings = recovered.openings.iter().take(limits::OPENING_COUNT_MAX);
+    let openings: Vec<Value> = openings
+        .map(|(currency, difference)| {
+            json!({ "currency": currency, "difference": difference.to_string() })
+        })
+        .collect();
+    json!({ "at_ms": recovered.at_ms, "given_up": given_up, "openings": openings })
 }
 
 impl Running {
@@ -128,6 +147,7 @@ impl Running {
             "cluster": record.cluster.to_string(),
             "generation": record.generation.0,
             "ring_epoch": record.ring_epoch().0,
+            "recovered": recovered_of(record.recovered.as_ref()),
             "stage": match self.stage {
                 Stage::Opening => "opening",
                 Stage::Serving => "serving",

@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::Failure;
 use super::output::{error_line, line};
-use crate::backup::{Backup, BackupLimits, BackupOptions, NewCluster, NewNode};
+use crate::backup::{Backup, BackupLimits, BackupOptions, NewCluster, NewNode, RecoverOptions};
 use crate::clock::Clock;
 use crate::disk::{self, DiskOptions};
 use crate::front::{self, Front, FrontLimits, FrontOptions, Roles, Strategy};
@@ -103,6 +105,9 @@ pub(super) struct NodeFlags {
 /// Flags of `backup`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct BackupFlags {
+    /// What is done before it serves; nothing = the cluster in the folder is served.
+    #[arg(value_enum)]
+    action: Option<BackupAction>,
     /// Where nodes and fronts connect; port 0 = any, printed at start.
     #[arg(long, default_value = "127.0.0.1:6470", value_name = "HOST:PORT")]
     listen: SocketAddr,
@@ -110,12 +115,19 @@ pub(super) struct BackupFlags {
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Create a new cluster in an empty folder.
-    #[arg(long, requires = "nodes")]
+    #[arg(long, requires = "nodes", conflicts_with = "action")]
     create: bool,
-    /// The nodes of the new cluster by number, each with its weight if that is not 1.
+    /// The nodes of the new cluster by number, each with its weight if that is not 1. With
+    /// `recover`: nodes to wait for besides those that the others know, and weights.
     #[arg(long, value_delimiter = ',', value_parser = parse_new_node)]
     #[arg(value_name = "N[:WEIGHT],...")]
     nodes: Vec<NewNode>,
+    /// With `recover`: a node that will not come back. What it had is lost. May be repeated.
+    #[arg(long, value_parser = parse_node, value_name = "NODE", requires = "action")]
+    give_up: Vec<NodeId>,
+    /// With `recover`: everything that is said, progress too, as JSON objects, one a line.
+    #[arg(long, requires = "action")]
+    json: bool,
     /// Bytes of a segment of the new cluster's logs: a power of two, 2 MiB to 1 GiB.
     #[arg(long, default_value_t = limits::SEGMENT_SIZE_DEFAULT, value_parser = parse_segment_size)]
     segment_size: u64,
@@ -139,6 +151,24 @@ pub(super) struct BackupFlags {
     node_accounts_max: u64,
     #[command(flatten)]
     common: Common,
+}
+
+/// What a backup does before it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum BackupAction {
+    /// Make a lost backup again, in an empty folder, from the nodes.
+    Recover,
+}
+
+impl BackupFlags {
+    fn recover(&self) -> Option<RecoverOptions> {
+        let BackupAction::Recover = self.action?;
+        let weights = self.nodes.iter().map(|new| (new.node, new.weight));
+        Some(RecoverOptions {
+            give_up: self.give_up.iter().copied().collect(),
+            weights: weights.collect(),
+        })
+    }
 }
 
 pub(super) fn parse_node(text: &str) -> Result<NodeId, String> {
@@ -280,6 +310,7 @@ pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
     };
     let mut backup = Backup::new(BackupOptions {
         create,
+        recover: flags.recover(),
         address: listener.local_addr(),
         incarnation: incarnation()?,
         limits: BackupLimits {
@@ -294,7 +325,13 @@ pub(super) fn backup(flags: &BackupFlags) -> Result<ExitCode, Failure> {
         id_seed: random_u64()?,
     });
     let plan = BackupLimits::STANDARD.memory_plan();
-    run(&mut backup, "backup", listener, Some(disk), &plan)
+    let speech = if flags.json {
+        Speech::Json
+    } else {
+        Speech::Words
+    };
+    let setup = setup_with("backup", listener, Some(disk), &plan, speech);
+    once("backup", net::run(&mut backup, setup))
 }
 
 fn bind(address: SocketAddr, kind: ListenerKind, common: &Common) -> Result<Listener, Failure> {
@@ -338,7 +375,11 @@ fn run(
     lanes: Option<Arc<dyn Lanes>>,
     plan: &MemoryPlan,
 ) -> Result<ExitCode, Failure> {
-    match net::run(role, setup(name, listener, lanes, plan)) {
+    once(name, net::run(role, setup(name, listener, lanes, plan)))
+}
+
+fn once(name: &str, ended: Ended) -> Result<ExitCode, Failure> {
+    match ended {
         Ended::Exit(code) => Ok(code),
         Ended::Again => {
             let text = format!("a {name} does not begin again");
@@ -347,11 +388,28 @@ fn run(
     }
 }
 
+/// How a daemon says something to its operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speech {
+    Words,
+    Json,
+}
+
 fn setup(
     name: &str,
     listener: Listener,
     lanes: Option<Arc<dyn Lanes>>,
     plan: &MemoryPlan,
+) -> Setup<'static> {
+    setup_with(name, listener, lanes, plan, Speech::Words)
+}
+
+fn setup_with(
+    name: &str,
+    listener: Listener,
+    lanes: Option<Arc<dyn Lanes>>,
+    plan: &MemoryPlan,
+    speech: Speech,
 ) -> Setup<'static> {
     let clock = Clock::start();
     let name = name.to_owned();
@@ -362,11 +420,13 @@ fn setup(
             Level::Alarm => "ALARM",
         };
         let ms = clock.now().wall_ms;
-        error_line(&format!(
-            "{}.{:03} {name} {grade}: {text}",
-            ms / 1_000,
-            ms % 1_000
-        ));
+        error_line(&match speech {
+            Speech::Words => format!("{}.{:03} {name} {grade}: {text}", ms / 1_000, ms % 1_000),
+            Speech::Json => {
+                let level = grade.to_lowercase();
+                json!({ "time_ms": ms, "daemon": name, "level": level, "text": text }).to_string()
+            }
+        });
     };
     say(Level::Info, &plan.to_string());
     Setup {

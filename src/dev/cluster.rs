@@ -133,10 +133,34 @@ impl Cluster {
         Ok(())
     }
 
+    /// The same for a node that is no member any more: it joins anew.
+    pub fn rejoin_node(&mut self, number: u32) -> Result<(), StartError> {
+        let (backup, listen) = (self.backup.address(), self.nodes[index(number)].address());
+        let node = start_node(&self.options, number, backup, listen, &["--join"])?;
+        self.nodes[index(number)] = node;
+        Ok(())
+    }
+
     /// Starts the backup again, at the address that it had. Does not wait until it serves.
     pub fn restart_backup(&mut self) -> Result<(), StartError> {
         let listen = self.backup.address();
         self.backup = start_backup(&self.options, listen)?;
+        Ok(())
+    }
+
+    /// Makes the backup again from the nodes, at the address that it had: its folder is gone. Does
+    /// not wait until it serves.
+    pub fn recover_backup(&mut self, more: &[&str]) -> Result<(), StartError> {
+        let mut arguments = vec![
+            "backup".to_owned(),
+            "recover".to_owned(),
+            "--data-dir".to_owned(),
+            text(&self.backup_folder()),
+            "--listen".to_owned(),
+            self.backup.address().to_string(),
+        ];
+        arguments.extend(more.iter().map(|word| (*word).to_owned()));
+        self.backup = start(&self.options, "backup", &arguments)?;
         Ok(())
     }
 

@@ -150,6 +150,7 @@ impl Worker {
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. } => self.carry_out_behind(request),
             DiskRequest::BuildHandOver { .. }
+            | DiskRequest::Survey { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
@@ -219,6 +220,7 @@ impl Worker {
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. }
             | DiskRequest::BuildHandOver { .. }
+            | DiskRequest::Survey { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
@@ -268,7 +270,10 @@ impl Worker {
                 log,
                 ref through,
                 ring_key,
-            } => self.replicas.advance(log, through, ring_key),
+            } => match self.replicas.advance(log, through, ring_key) {
+                Err(error) => Ok(self.replica_failed(request, &error)),
+                reached => reached,
+            },
             DiskRequest::Audit {
                 ref ends,
                 ring_key,
@@ -287,10 +292,20 @@ impl Worker {
             | DiskRequest::Scrub { .. }
             | DiskRequest::ReadEntry { .. }
             | DiskRequest::BuildHandOver { .. }
+            | DiskRequest::Survey { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
             | DiskRequest::KeepMoveFiles { .. } => unreachable!("carried out before"),
+        }
+    }
+
+    fn replica_failed(&self, request: &DiskRequest, error: &LogError) -> DiskReply {
+        let missing = self.replicas.missing().map(DiskFault::NoMoveFile);
+        DiskReply::Failed {
+            request: Box::new(request.clone()),
+            fault: missing.unwrap_or_else(|| fault_of(error)),
+            text: error.to_string(),
         }
     }
 
@@ -307,6 +322,14 @@ impl Worker {
     fn carry_out_moves(&mut self, request: &DiskRequest) -> Result<DiskReply, LogError> {
         match *request {
             DiskRequest::BuildHandOver { .. } => self.build_hand_over(request),
+            DiskRequest::Survey {
+                log,
+                ref through,
+                ring_key,
+            } => {
+                let survey = self.replicas.survey(log, through, ring_key)?;
+                Ok(DiskReply::Surveyed { log, survey })
+            }
             DiskRequest::ReadMoveFile {
                 number,
                 offset,

@@ -15,9 +15,9 @@ use super::steps::{Cuts, Steps, replica_ledger};
 use crate::ledger::{Ledger, Supply};
 use crate::limits::REPLICA_STEP_SIZE;
 use crate::log::{Log, LogError, blocks};
-use crate::model::{LogEnd, LogNumber};
+use crate::model::{LogEnd, LogNumber, MoveNumber, Slot, SlotRange};
 use crate::protocol::AuditRow;
-use crate::role::{DiskReply, MoveEvent};
+use crate::role::{DiskReply, Holding, MoveEvent, Survey};
 
 /// Accounts of slots that are gone that one request sweeps out.
 const SWEEP_ACCOUNT_COUNT: u32 = 1 << 16;
@@ -27,6 +27,8 @@ const SWEEP_ACCOUNT_COUNT: u32 = 1 << 16;
 pub(super) struct Replicas {
     shared: Arc<Shared>,
     logs: BTreeMap<LogNumber, Replica>,
+    /// The image that the newest replica to fail looked for in vain.
+    missing: Option<MoveNumber>,
 }
 
 /// One log's state at one of its ends.
@@ -46,6 +48,7 @@ impl Replicas {
         Self {
             shared,
             logs: BTreeMap::new(),
+            missing: None,
         }
     }
 
@@ -77,6 +80,48 @@ impl Replicas {
         replica.check_at(log, through)?;
         let (block, end) = hand_over::build(&replica.ledger, &verify, through, plan)?;
         Ok(DiskReply::HandOverBuilt { log, block, end })
+    }
+
+    /// What a log has of the slots at its end.
+    pub(super) fn survey(
+        &mut self,
+        log: LogNumber,
+        through: &LogEnd,
+        ring_key: u128,
+    ) -> Result<Survey, LogError> {
+        let replica = self.replica(log, through, ring_key, u64::MAX)?;
+        replica.check_at(log, through)?;
+        let ledger = &replica.ledger;
+        let mut survey = Survey {
+            runs: Vec::new(),
+            ring_epoch: ledger.activated_epoch(),
+        };
+        for slot in (0..=u16::MAX).map(Slot) {
+            let owned = ledger.slot_epoch(slot).map(Holding::Owned);
+            let Some(holding) = owned.or_else(|| ledger.gone(slot).map(Holding::Gone)) else {
+                continue;
+            };
+            match survey.runs.last_mut() {
+                Some((range, last))
+                    if *last == holding && range.last.0.checked_add(1) == Some(slot.0) =>
+                {
+                    range.last = slot;
+                }
+                Some(_) | None => {
+                    let range = SlotRange {
+                        first: slot,
+                        last: slot,
+                    };
+                    survey.runs.push((range, holding));
+                }
+            }
+        }
+        Ok(survey)
+    }
+
+    /// The image without which the replica that failed last could not go on.
+    pub(super) const fn missing(&self) -> Option<MoveNumber> {
+        self.missing
     }
 
     /// Sums over all logs at exactly the given ends, by currency.
@@ -112,11 +157,14 @@ impl Replicas {
             Some(known) if known.history == history && known.ring_key == ring_key => known,
             Some(_) | None => self.build(number, ring_key, history)?,
         };
-        let mut advanced = replica.advance(&self.shared, &log, through, size_max);
+        self.missing = None;
+        let missing = &mut self.missing;
+        let mut advanced = replica.advance(&self.shared, &log, through, size_max, missing);
         if replica.end.seq < log.first().seq {
             // What it was to go on with was retired meanwhile; a checkpoint stands for it.
             replica = self.build(number, ring_key, history)?;
-            advanced = replica.advance(&self.shared, &log, through, size_max);
+            let missing = &mut self.missing;
+            advanced = replica.advance(&self.shared, &log, through, size_max, missing);
         }
         advanced?;
         Ok(self.logs.entry(number).or_insert(replica))
@@ -163,6 +211,7 @@ impl Replica {
         log: &Log,
         through: &LogEnd,
         size_max: u64,
+        missing: &mut Option<MoveNumber>,
     ) -> Result<(), LogError> {
         let steps = Steps::new(shared, Cuts::All, self.ring_key);
         let goal = self.end.offset.saturating_add(size_max);
@@ -171,13 +220,15 @@ impl Replica {
             let bytes = read_some(log, &self.end, through)?;
             for block in blocks(&bytes, *log.verify()) {
                 let block = block.map_err(|error| damage(log, &self.end, &error.to_string()))?;
-                steps.take(
+                let taken = steps.take(
                     log,
                     &mut self.ledger,
                     &mut self.end,
                     &block,
                     &mut self.events,
-                )?;
+                );
+                *missing = steps.missing.get();
+                taken?;
             }
             self.ledger
                 .check_supply()

@@ -11,7 +11,9 @@ use super::replica::load;
 use super::shared::Shared;
 use crate::ledger::{Ahead, Ledger, LedgerOptions, TOUCH_COUNT};
 use crate::log::{Block, Checkpoint, Log, LogError, Medium, blocks};
-use crate::model::{Adoption, Entry, HandedSum, LogEnd, LogTime, MoveNumber, Place, SlotRange};
+use crate::model::{
+    Adopt, Adoption, Entry, HandedSum, LogEnd, LogTime, MoveNumber, Place, SlotRange,
+};
 use crate::role::{ImageInfo, MoveEvent};
 
 /// Bytes of the log read at a time.
@@ -116,6 +118,7 @@ impl<'a> Steps<'a> {
         events: &mut Vec<MoveEvent>,
     ) -> Result<(), LogError> {
         let mut leaving = leaving(lines);
+        let mut adopt = None;
         for (entry, place, time) in lines {
             if matches!(entry, Entry::HandOver(_)) && !leaving.is_empty() {
                 let leaving = std::mem::take(&mut leaving);
@@ -127,6 +130,7 @@ impl<'a> Steps<'a> {
                             place: part.place,
                             end: *end_new,
                             image,
+                            slot_count: slot_count(&part.ranges),
                         });
                     }
                 }
@@ -134,7 +138,10 @@ impl<'a> Steps<'a> {
             ledger
                 .absorb(entry, *place, *time)
                 .map_err(|error| damage(log, end, &error.to_string()))?;
-            let event = event_of(entry, end_new);
+            if let Entry::Adopt(begun) = entry {
+                adopt = Some(*begun);
+            }
+            let event = event_of(entry, adopt.as_ref(), end_new);
             if event.is_some() && events.last().copied() != event {
                 events.extend(event);
             }
@@ -286,6 +293,11 @@ pub(super) fn lines_of_moves(
         .map(Some)
 }
 
+fn slot_count(ranges: &[SlotRange]) -> u32 {
+    let count = |range: &SlotRange| u32::from(range.last.0) - u32::from(range.first.0) + 1;
+    ranges.iter().map(count).sum()
+}
+
 /// The moves by which slots leave in these entries.
 fn leaving(lines: &[Line]) -> Vec<Leaving> {
     let mut all: Vec<Leaving> = Vec::new();
@@ -344,12 +356,23 @@ fn check_sums(
     }
 }
 
-const fn event_of(entry: &Entry, end: &LogEnd) -> Option<MoveEvent> {
+fn event_of(entry: &Entry, adopt: Option<&Adopt>, end: &LogEnd) -> Option<MoveEvent> {
     let end = *end;
     match entry {
-        Entry::Adopt(adopt) => Some(MoveEvent::Adopted {
+        Entry::AdoptedFile(file) => adopt.map(|adopt| MoveEvent::Adopted {
             number: adopt.number,
             end,
+            image: file.image,
+            place: adopt.hand_over,
+            info: ImageInfo {
+                size: file.size,
+                digest: file.digest,
+                offset: file.offset,
+                slot_digest: adopt.digest,
+                account_count: file.account_count,
+                horizon_ms: adopt.horizon_ms,
+                time: adopt.time,
+            },
         }),
         Entry::Activation(activation) if activation.number.0 != 0 => Some(MoveEvent::Activated {
             number: activation.number,
@@ -365,7 +388,7 @@ const fn event_of(entry: &Entry, end: &LogEnd) -> Option<MoveEvent> {
         | Entry::Activation(_)
         | Entry::HandOver(_)
         | Entry::HandedSums(_)
-        | Entry::AdoptedFile(_)
+        | Entry::Adopt(_)
         | Entry::AdoptedSlots(_) => None,
     }
 }

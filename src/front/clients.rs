@@ -270,7 +270,9 @@ impl Front {
             | Message::MoveOrder(_)
             | Message::MoveTold(_)
             | Message::MoveFileAsk(_)
-            | Message::MoveFilePart(_) => {
+            | Message::MoveFilePart(_)
+            | Message::Recover { .. }
+            | Message::Recorded(_) => {
                 let text = format!("a front takes no {} from a client", header.kind.name());
                 self.refuse_client(key, RefusalCode::Unexpected, &text, out);
             }

@@ -339,7 +339,9 @@ impl Front {
             | Message::MoveOrder(_)
             | Message::MoveTold(_)
             | Message::MoveFileAsk(_)
-            | Message::MoveFilePart(_) => Err(Breach::unexpected(header.kind)),
+            | Message::MoveFilePart(_)
+            | Message::Recover { .. }
+            | Message::Recorded(_) => Err(Breach::unexpected(header.kind)),
         }
     }
 

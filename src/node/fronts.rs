@@ -179,7 +179,9 @@ impl Fronts {
             | Message::MoveOrder(_)
             | Message::MoveTold(_)
             | Message::MoveFileAsk(_)
-            | Message::MoveFilePart(_) => {
+            | Message::MoveFilePart(_)
+            | Message::Recover { .. }
+            | Message::Recorded(_) => {
                 self.refuse(peer, RefusalCode::Unexpected, "a node takes requests", out);
                 None
             }

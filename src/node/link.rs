@@ -24,6 +24,8 @@ enum State {
     Greeting(PeerId),
     /// Welcomed, and the registration is sent.
     Registering(PeerId),
+    /// The backup is made again: it copies what lies here.
+    Giving(PeerId),
     /// Granted; the identity under which that was is being saved. Appends wait.
     Saving(PeerId),
     /// In use.
@@ -80,8 +82,31 @@ impl BackupLink {
             | State::Dialing(_)
             | State::Greeting(_)
             | State::Registering(_)
+            | State::Giving(_)
             | State::Saving(_) => None,
         }
+    }
+
+    /// The connection of a backup that is made again, if this node gives it what it has.
+    pub(super) const fn giving(&self) -> Option<PeerId> {
+        match self.state {
+            State::Giving(peer) => Some(peer),
+            State::Idle
+            | State::Waiting(_)
+            | State::Dialing(_)
+            | State::Greeting(_)
+            | State::Registering(_)
+            | State::Saving(_)
+            | State::Up(_) => None,
+        }
+    }
+
+    /// A backup that is made again answered the registration.
+    pub(super) fn give(&mut self, peer: PeerId) {
+        assert!(self.is_registering() || self.giving() == Some(peer));
+        self.state = State::Giving(peer);
+        self.in_use_since = None;
+        self.said.clear();
     }
 
     /// Is this the present connection, however far it is?
@@ -93,6 +118,7 @@ impl BackupLink {
         match self.state {
             State::Greeting(peer)
             | State::Registering(peer)
+            | State::Giving(peer)
             | State::Saving(peer)
             | State::Up(peer) => Some(peer),
             State::Idle | State::Waiting(_) | State::Dialing(_) => None,
@@ -157,6 +183,7 @@ impl BackupLink {
             | State::Waiting(_)
             | State::Dialing(_)
             | State::Greeting(_)
+            | State::Giving(_)
             | State::Registering(_) => None,
         }
     }
@@ -199,6 +226,7 @@ impl BackupLink {
             }
             State::Greeting(peer)
             | State::Registering(peer)
+            | State::Giving(peer)
             | State::Saving(peer)
             | State::Up(peer) => {
                 if now.tick < self.silent_at() {
@@ -222,6 +250,7 @@ impl BackupLink {
             State::Idle
             | State::Waiting(_)
             | State::Dialing(_)
+            | State::Giving(_)
             | State::Saving(_)
             | State::Up(_) => limits::LINK_SILENCE_MS_MAX,
         };
@@ -232,7 +261,7 @@ impl BackupLink {
         match self.state {
             State::Idle | State::Dialing(_) => None,
             State::Waiting(until) => Some(until),
-            State::Greeting(_) | State::Registering(_) => Some(self.silent_at()),
+            State::Greeting(_) | State::Registering(_) | State::Giving(_) => Some(self.silent_at()),
             State::Saving(_) | State::Up(_) => Some(self.silent_at().min(self.beat_at)),
         }
     }
@@ -249,6 +278,7 @@ impl BackupLink {
             | State::Waiting(_)
             | State::Dialing(_)
             | State::Greeting(_)
+            | State::Giving(_)
             | State::Registering(_) => None,
         }
     }

@@ -24,6 +24,7 @@ mod options;
 mod parked;
 mod prove;
 mod reconcile;
+mod recover;
 mod replay;
 mod replicate;
 mod restore;
@@ -160,6 +161,9 @@ impl Node {
         if let DiskReply::FileSaved { .. } = &reply {
             return self.identity_saved(out);
         }
+        let Some(reply) = self.given(reply, out) else {
+            return Ok(());
+        };
         match &mut self.phase {
             Phase::Starting(start) => start.disk(reply, &mut self.shared, now, out),
             Phase::Running(running) => running.disk(reply, &mut self.shared, now, out),
@@ -174,6 +178,7 @@ impl Node {
             return Ok(());
         }
         let Some(peer) = self.shared.link.saved() else {
+            self.tell_recorded(out);
             return Ok(());
         };
         out.send(peer, &Message::Follow);
@@ -280,14 +285,7 @@ impl Node {
                 Phase::Running(running) => running.resend(peer, end, out),
                 Phase::New | Phase::Starting(_) | Phase::Ended => Ok(()),
             },
-            Message::Fetched(fetched) => match &mut self.phase {
-                Phase::Starting(start) => start.fetched(fetched, &mut self.shared, out),
-                Phase::New | Phase::Running(_) | Phase::Ended => Ok(()),
-            },
-            Message::CheckpointPart(part) => match &mut self.phase {
-                Phase::Starting(start) => start.checkpoint_part(part, &mut self.shared, out),
-                Phase::New | Phase::Running(_) | Phase::Ended => Ok(()),
-            },
+            Message::Fetched(_) | Message::CheckpointPart(_) => self.copied(message, out),
             Message::EntryRead(read) => match &mut self.phase {
                 Phase::Running(running) => {
                     running.entry_read(peer, frame.header.request, read, out);
@@ -301,6 +299,13 @@ impl Node {
             }
             Message::MoveFilePart(part) => {
                 self.move_file_part(part, now, out);
+                Ok(())
+            }
+            Message::Recover { generation } => self.recover(peer, *generation, now, out),
+            Message::Fetch(_) | Message::CheckpointAsk(_) | Message::MoveFileAsk(_)
+                if self.shared.link.giving() == Some(peer) =>
+            {
+                self.give(peer, frame.header.request, message, now, out);
                 Ok(())
             }
             Message::Hello(_)
@@ -321,12 +326,27 @@ impl Node {
             | Message::ClusterAsk(_)
             | Message::ClusterTold { .. }
             | Message::MoveTold(_)
-            | Message::MoveFileAsk(_) => {
+            | Message::MoveFileAsk(_)
+            | Message::Recorded(_) => {
                 let text = format!("{} is not due", message.kind().name());
                 self.break_link(peer, RefusalCode::Unexpected, &text, now, out);
                 Ok(())
             }
         }
+    }
+
+    /// A piece of the log or of its checkpoint, for a start that copies it.
+    fn copied(&mut self, message: &Message<'_>, out: &mut Outbox) -> Result<(), Halt> {
+        let Phase::Starting(start) = &mut self.phase else {
+            return Ok(());
+        };
+        if let Message::Fetched(fetched) = message {
+            return start.fetched(fetched, &mut self.shared, out);
+        }
+        if let Message::CheckpointPart(part) = message {
+            return start.checkpoint_part(part, &mut self.shared, out);
+        }
+        Ok(())
     }
 
     /// Keeps an order until the node serves, as many as a node waits with.
@@ -477,6 +497,9 @@ impl Node {
         };
         self.check_grant(&grant, order)?;
         self.shared.clock.read(granted.clock_ms, now);
+        self.shared.known.ring_key = Some(grant.ring_key);
+        let log_max = &mut self.shared.known.log_max;
+        *log_max = grant.log.get().max(*log_max);
         let identity = Identity {
             cluster: self.shared.cluster.expect("said by the welcome"),
             node: self.shared.options.id,
@@ -608,22 +631,29 @@ impl Node {
                 return Ok(());
             }
         };
-        if let Some(old) = &self.shared.slots {
-            if old.epoch == slots.epoch {
+        let is_news = match self.shared.known.hear(table) {
+            Ok(is_news) => is_news,
+            Err(error) => {
+                self.break_link(peer, RefusalCode::Malformed, &error.to_string(), now, out);
                 return Ok(());
             }
-            slots.serve_as(old);
-        }
+        };
         let newer = self
             .shared
             .identity
-            .filter(|identity| identity.ring_epoch < slots.epoch);
+            .filter(|identity| is_news || identity.ring_epoch < slots.epoch);
         if let Some(identity) = newer {
             let identity = Identity {
                 ring_epoch: slots.epoch,
                 ..identity
             };
             self.shared.save_identity(identity, out);
+        }
+        if let Some(old) = &self.shared.slots {
+            if old.epoch == slots.epoch {
+                return Ok(());
+            }
+            slots.serve_as(old);
         }
         self.shared.slots = Some(slots);
         Ok(())

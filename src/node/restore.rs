@@ -368,6 +368,7 @@ impl Start {
             terms,
             checkpoint: report.checkpoint.or(checkpoint),
             dirty: false,
+            damaged: false,
             view,
         });
         self.fetch_or_replay(shared, out)

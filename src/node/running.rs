@@ -388,6 +388,7 @@ impl Running {
             | DiskReply::CheckpointWritten { .. }
             | DiskReply::ReplicaAt { .. }
             | DiskReply::Audited { .. }
+            | DiskReply::Surveyed { .. }
             | DiskReply::HandOverBuilt { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFilesKept => (),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::clock::Now;
 use crate::model::{
@@ -19,7 +19,7 @@ use crate::role::{
 
 use super::clock::LogClock;
 use super::fronts::Fronts;
-use super::identity::Identity;
+use super::identity::{Identity, Known};
 use super::link::BackupLink;
 use super::moves::Order;
 use super::options::NodeOptions;
@@ -60,6 +60,14 @@ impl Halt {
 
     /// The log was taken over while this process slept or was cut off.
     pub(super) fn taken_over(text: impl Into<String>) -> Self {
+        Self {
+            end: End::Again,
+            text: text.into(),
+        }
+    }
+
+    /// The backup is made again from what lies on the nodes' disks.
+    pub(super) fn recovering(text: impl Into<String>) -> Self {
         Self {
             end: End::Again,
             text: text.into(),
@@ -131,6 +139,8 @@ pub(super) struct LocalLog {
     pub(super) checkpoint: Option<CheckpointInfo>,
     /// Something that is not zero lies behind `end`: it is put aside before the first append.
     pub(super) dirty: bool,
+    /// A block that is committed does not verify here.
+    pub(super) damaged: bool,
     pub(super) view: Arc<dyn LogView>,
 }
 
@@ -170,6 +180,8 @@ pub(super) struct Shared {
     pub(super) cluster: Option<ClusterId>,
     /// The newest identity: saved, or being saved.
     pub(super) identity: Option<Identity>,
+    /// What lies beside it in its file.
+    pub(super) known: Known,
     /// Identities that are being saved.
     pub(super) saving_count: u32,
     pub(super) clock: LogClock,
@@ -189,6 +201,7 @@ impl Shared {
             fronts: Fronts::new(),
             cluster: options.cluster,
             identity: None,
+            known: Known::default(),
             saving_count: 0,
             clock: LogClock::default(),
             slots: None,
@@ -204,7 +217,7 @@ impl Shared {
         self.saving_count += 1;
         out.effect(Effect::Disk(DiskRequest::SaveFile {
             name: FileName::Identity,
-            bytes: Bytes::copy_from_slice(&identity.to_bytes()),
+            bytes: identity.to_file(&self.known),
         }));
     }
 

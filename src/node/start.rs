@@ -9,6 +9,7 @@
 //! that is empty or damaged. A lost link stops nothing but what waits for the backup: that is
 //! asked again once the same incarnation is registered again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::{Now, Tick};
@@ -18,7 +19,7 @@ use crate::model::{LogEnd, LogTime};
 use crate::protocol::{CheckpointPart, Fetched};
 use crate::role::{
     CheckpointInfo, DiskFault, DiskReply, DiskRequest, Effect, FileName, Level, LogReport, LogView,
-    Outbox,
+    Outbox, PeerId,
 };
 
 use super::identity::Identity;
@@ -69,6 +70,8 @@ pub(super) struct Start {
     pub(super) step: Step,
     pub(super) local: Option<LocalLog>,
     pub(super) grant: Option<Grant>,
+    /// Reads for a backup that is made again, in their order: for which of its connections.
+    pub(super) gives: VecDeque<PeerId>,
 }
 
 /// What a finished start hands over.
@@ -93,6 +96,7 @@ impl Start {
             step: Step::Identity,
             local: None,
             grant: None,
+            gives: VecDeque::new(),
         }
     }
 
@@ -204,6 +208,7 @@ impl Start {
             | DiskReply::CheckpointRead { .. }
             | DiskReply::ReplicaAt { .. }
             | DiskReply::Audited { .. }
+            | DiskReply::Surveyed { .. }
             | DiskReply::HandOverBuilt { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFilesKept => (),
@@ -223,7 +228,10 @@ impl Start {
             return Ok(());
         };
         let identity = match Identity::read(bytes) {
-            Ok(identity) => identity,
+            Ok((identity, known)) => {
+                shared.known = known;
+                identity
+            }
             Err(error) => {
                 self.lose_folder(
                     &format!("the identity file is damaged: {error}"),
@@ -300,6 +308,7 @@ impl Start {
             terms: report.terms,
             checkpoint: report.checkpoint,
             dirty: report.torn.is_some() || report.damage.is_some(),
+            damaged: report.damage.is_some(),
             view,
         });
         self.register_when_dialled(shared, now);

@@ -339,6 +339,7 @@ impl Upkeep {
             | DiskRequest::WriteCheckpoint { .. }
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. }
+            | DiskRequest::Survey { .. }
             | DiskRequest::BuildHandOver { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }

@@ -10,13 +10,13 @@ use super::frame::{FLAG_MORE, FLAGS_AT, Frame, FrameKind, KIND_AT};
 use super::message::{
     ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, ClusterAsk, ClusterCommand,
     Confirmed, EntryRead, Fetch, Fetched, Granted, Hello, Member, MemberState, Message,
-    MoveFileAsk, MoveFilePart, MoveOrder, MoveStep, MoveTold, PeerRole, Refused, Register, Table,
-    Welcome,
+    MoveFileAsk, MoveFilePart, MoveOrder, MoveStep, MoveTold, PeerRole, Recorded, Refused,
+    Register, Table, Welcome,
 };
 use super::read::Reader;
 use super::records::{
-    AUDIT_ROW_SIZE, AuditRows, MEMBER_SIZE, Members, Operations, Receipts, Rows, SLOT_RANGE_SIZE,
-    SLOT_RUN_SIZE, SlotRanges, SlotRuns, TERM_START_SIZE, TermStarts,
+    AUDIT_ROW_SIZE, AuditRows, MEMBER_SIZE, Members, NODE_ID_SIZE, NodeIds, Operations, Receipts,
+    Rows, SLOT_RANGE_SIZE, SLOT_RUN_SIZE, SlotRanges, SlotRuns, TERM_START_SIZE, TermStarts,
 };
 use super::{HELLO_MAGIC, MessageError, RefusalCode};
 use crate::limits;
@@ -100,7 +100,9 @@ impl<'a> Message<'a> {
             | FrameKind::MoveOrder
             | FrameKind::MoveTold
             | FrameKind::MoveFileAsk
-            | FrameKind::MoveFilePart => return Self::read_link(kind, reader),
+            | FrameKind::MoveFilePart
+            | FrameKind::Recover
+            | FrameKind::Recorded => return Self::read_link(kind, reader),
         })
     }
 
@@ -134,6 +136,10 @@ impl<'a> Message<'a> {
             FrameKind::MoveTold => Self::MoveTold(MoveTold::read(reader)?),
             FrameKind::MoveFileAsk => Self::MoveFileAsk(MoveFileAsk::read(reader)?),
             FrameKind::MoveFilePart => Self::MoveFilePart(MoveFilePart::read(reader)?),
+            FrameKind::Recover => Self::Recover {
+                generation: Generation(reader.u64()?),
+            },
+            FrameKind::Recorded => Self::Recorded(Recorded::read(reader)?),
             FrameKind::Hello
             | FrameKind::Welcome
             | FrameKind::Refused
@@ -454,6 +460,27 @@ impl<'a> MoveFilePart<'a> {
             size: reader.u64()?,
             offset: reader.u64()?,
             bytes: reader.rest(),
+        })
+    }
+}
+
+impl<'a> Recorded<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, MessageError> {
+        let generation = Generation(reader.u64()?);
+        let ring_key = reader.u128()?;
+        let segment_size = reader.u64()?;
+        let first_offset = reader.u64()?;
+        let checkpoint_size = reader.u64()?;
+        let log_max = reader.u16()?;
+        reader.reserved(2)?;
+        Ok(Self {
+            generation,
+            ring_key,
+            segment_size,
+            first_offset,
+            checkpoint_size,
+            log_max,
+            members: NodeIds(reader.records(NODE_ID_SIZE, limits::NODE_COUNT_MAX)?),
         })
     }
 }

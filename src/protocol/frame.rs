@@ -119,6 +119,10 @@ kinds! {
     MoveFileAsk = 84, "move_file_ask";
     /// A piece of the image of a move.
     MoveFilePart = 85, "move_file_part";
+    /// A backup that is made again from the nodes: record its generation, and give what you have.
+    Recover = 86, "recover";
+    /// The generation is durable at the node; what the node knows besides its log.
+    Recorded = 87, "recorded";
 }
 
 /// The fixed head of a frame, without its checksum.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::RefusalCode;
 use super::frame::FrameKind;
 use super::records::{
-    AuditRows, Members, Operations, Receipts, Rows, SlotRanges, SlotRuns, TermStarts,
+    AuditRows, Members, NodeIds, Operations, Receipts, Rows, SlotRanges, SlotRuns, TermStarts,
 };
 use crate::limits::{AUDIT_ROW_COUNT_MAX, REFUSAL_TEXT_SIZE_MAX, TERM_START_COUNT_MAX};
 use crate::model::{
@@ -437,6 +437,25 @@ pub struct MoveFilePart<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A node has recorded the generation of a backup that is made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded<'a> {
+    /// The generation, durable at the node.
+    pub generation: Generation,
+    /// The cluster's hash key.
+    pub ring_key: u128,
+    /// Bytes of a segment of its log.
+    pub segment_size: u64,
+    /// Offset of the first block that it keeps.
+    pub first_offset: u64,
+    /// Bytes of its newest checkpoint; 0 when there is none.
+    pub checkpoint_size: u64,
+    /// The highest log number that it heard of; 0 = none.
+    pub log_max: u16,
+    /// The members that it heard of.
+    pub members: NodeIds<'a>,
+}
+
 /// What an operator wants of the authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -544,6 +563,10 @@ pub enum Message<'a> {
     MoveTold(MoveTold),
     MoveFileAsk(MoveFileAsk),
     MoveFilePart(MoveFilePart<'a>),
+    Recover {
+        generation: Generation,
+    },
+    Recorded(Recorded<'a>),
 }
 
 impl Message<'_> {
@@ -585,6 +608,8 @@ impl Message<'_> {
             Self::MoveTold(_) => FrameKind::MoveTold,
             Self::MoveFileAsk(_) => FrameKind::MoveFileAsk,
             Self::MoveFilePart(_) => FrameKind::MoveFilePart,
+            Self::Recover { .. } => FrameKind::Recover,
+            Self::Recorded(_) => FrameKind::Recorded,
         }
     }
 }

@@ -20,15 +20,15 @@ pub use frame::{FLAG_MORE, Frame, FrameKind, HEADER_SIZE, Header, split};
 pub use message::{
     Append, Appended, AuditRow, Beat, CheckpointPart, ClusterAsk, ClusterCommand, Confirmed,
     EntryRead, Fetch, Fetched, Granted, Hello, Member, MemberState, Message, MoveFileAsk,
-    MoveFilePart, MoveOrder, MoveStep, MoveTold, PeerRole, Refused, Register, SlotRun, Table,
-    Welcome,
+    MoveFilePart, MoveOrder, MoveStep, MoveTold, PeerRole, Recorded, Refused, Register, SlotRun,
+    Table, Welcome,
 };
 pub use records::{
-    AuditRows, Members, Operations, Receipts, Rows, SlotRanges, SlotRuns, TermStarts,
+    AuditRows, Members, NodeIds, Operations, Receipts, Rows, SlotRanges, SlotRuns, TermStarts,
 };
 pub use write::{
-    AuditPart, ReceiptsWriter, RequestWriter, put_member, put_slot_range, put_slot_run,
-    put_term_starts, write_append_head, write_audit, write_message, write_rows,
+    AuditPart, ReceiptsWriter, RequestWriter, put_member, put_node_id, put_slot_range,
+    put_slot_run, put_term_starts, write_append_head, write_audit, write_message, write_rows,
 };
 
 /// Lowest version of the protocol that this build speaks.

@@ -13,8 +13,8 @@ use super::message::{AuditRow, Member, SlotRun};
 use super::read::Reader;
 use crate::limits::BATCH_COUNT_MAX;
 use crate::model::{
-    OPERATION_SIZE, Operation, Place, RECEIPT_SIZE, ROW_SIZE, Receipt, ReceiptFlags, ResultCode,
-    Row, Seq, Slot, SlotRange, Term, TermStart,
+    NodeId, OPERATION_SIZE, Operation, Place, RECEIPT_SIZE, ROW_SIZE, Receipt, ReceiptFlags,
+    ResultCode, Row, Seq, Slot, SlotRange, Term, TermStart,
 };
 
 macro_rules! list {
@@ -86,6 +86,10 @@ list! {
     SlotRanges, SLOT_RANGE_SIZE
 }
 list! {
+    /// Numbers of nodes.
+    NodeIds, NODE_ID_SIZE
+}
+list! {
     /// Rows of the audit.
     AuditRows, AUDIT_ROW_SIZE
 }
@@ -114,6 +118,7 @@ const ROW_FLAGS_KNOWN: u32 = 1;
 pub(super) const TERM_START_SIZE: usize = 16;
 pub(super) const SLOT_RUN_SIZE: usize = 8;
 pub(super) const SLOT_RANGE_SIZE: usize = 4;
+pub(super) const NODE_ID_SIZE: usize = 4;
 pub(super) const AUDIT_ROW_SIZE: usize = 176;
 pub(super) const MEMBER_SIZE: usize = 96;
 
@@ -194,6 +199,16 @@ impl<'a> SlotRanges<'a> {
                 return Err(reader.wrong(SLOT_RANGE_SIZE));
             }
             Ok(range)
+        })
+    }
+}
+
+impl<'a> NodeIds<'a> {
+    /// Each node.
+    pub fn iter(&self) -> impl Iterator<Item = Result<NodeId, MessageError>> + use<'a> {
+        readers(self.0, NODE_ID_SIZE).map(|mut reader| {
+            let node = NodeId::new(reader.u32()?);
+            node.ok_or_else(|| reader.wrong(NODE_ID_SIZE))
         })
     }
 }

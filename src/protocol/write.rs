@@ -11,7 +11,7 @@ use super::frame::{CRC_AT, FLAG_MORE, HEADER_SIZE, KIND_AT, LENGTH_AT};
 use super::message::{
     ADDRESS_SIZE, Append, Appended, AuditRow, Beat, CheckpointPart, ClusterAsk, Confirmed,
     EntryRead, Fetch, Fetched, Granted, Hello, Member, Message, MoveFileAsk, MoveFilePart,
-    MoveOrder, MoveTold, Refused, Register, SlotRun, Table, Welcome,
+    MoveOrder, MoveTold, Recorded, Refused, Register, SlotRun, Table, Welcome,
 };
 use super::records::{MEMBER_SIZE, receipt_at};
 use super::{FrameKind, HELLO_MAGIC, Header};
@@ -159,7 +159,9 @@ fn write_body(out: &mut BytesMut, message: &Message<'_>) {
         | Message::MoveOrder(_)
         | Message::MoveTold(_)
         | Message::MoveFileAsk(_)
-        | Message::MoveFilePart(_) => write_link_body(out, message),
+        | Message::MoveFilePart(_)
+        | Message::Recover { .. }
+        | Message::Recorded(_) => write_link_body(out, message),
     }
 }
 
@@ -189,6 +191,8 @@ fn write_link_body(out: &mut BytesMut, message: &Message<'_>) {
         Message::MoveTold(told) => write_move_told(out, told),
         Message::MoveFileAsk(ask) => write_move_file_ask(out, ask),
         Message::MoveFilePart(part) => write_move_file_part(out, part),
+        Message::Recover { generation } => out.put_u64_le(generation.0),
+        Message::Recorded(recorded) => write_recorded(out, recorded),
         Message::Hello(_)
         | Message::Welcome(_)
         | Message::Refused(_)
@@ -570,6 +574,18 @@ fn write_move_file_part(out: &mut BytesMut, part: &MoveFilePart<'_>) {
     out.put_slice(part.bytes);
 }
 
+fn write_recorded(out: &mut BytesMut, recorded: &Recorded<'_>) {
+    out.put_u64_le(recorded.generation.0);
+    out.put_u128_le(recorded.ring_key);
+    out.put_u64_le(recorded.segment_size);
+    out.put_u64_le(recorded.first_offset);
+    out.put_u64_le(recorded.checkpoint_size);
+    out.put_u16_le(recorded.log_max);
+    out.put_u16_le(0);
+    put_list_count(out, recorded.members.len(), NODE_COUNT_MAX);
+    out.put_slice(recorded.members.bytes());
+}
+
 fn write_entry_read(out: &mut BytesMut, read: &EntryRead) {
     out.put_u64_le(read.place.0);
     if let Some(entry) = &read.entry {
@@ -611,6 +627,11 @@ pub fn put_slot_run(out: &mut BytesMut, run: &SlotRun) {
 pub fn put_slot_range(out: &mut BytesMut, range: SlotRange) {
     out.put_u16_le(range.first.0);
     out.put_u16_le(range.last.0);
+}
+
+/// The bytes of one node's number, for [`super::NodeIds`].
+pub fn put_node_id(out: &mut BytesMut, node: NodeId) {
+    out.put_u32_le(node.get());
 }
 
 /// The bytes of a term history, for [`super::TermStarts`]: the newest 1,024.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::moves::{ActivationPart, HandOverPart, MoveEvent};
+use super::moves::{ActivationPart, HandOverPart, MoveEvent, Survey};
 use crate::model::{
     ClusterId, ENTRY_SIZE, Generation, LogEnd, LogNumber, MoveNumber, Place, RingEpoch, Section,
     Seq, Term, TermStart,
@@ -223,6 +223,16 @@ pub enum DiskRequest {
         /// The moves that take the slots away. Not empty.
         moves: Vec<HandOverPart>,
     },
+    /// Advances the replica of a log to exactly its end and says what it has of the slots.
+    /// -> `Surveyed`
+    Survey {
+        /// Which log.
+        log: LogNumber,
+        /// Its durable end.
+        through: LogEnd,
+        /// The cluster's hash key.
+        ring_key: u128,
+    },
     /// Reads bytes of an image. -> `MoveFileRead`
     ReadMoveFile {
         /// The move under whose number it was cut.
@@ -286,9 +296,10 @@ impl DiskRequest {
             Self::WriteMoveFile { .. } | Self::LoadMoveFile { .. } | Self::KeepMoveFiles { .. } => {
                 Lane::Images
             }
-            Self::AdvanceReplica { .. } | Self::Audit { .. } | Self::BuildHandOver { .. } => {
-                Lane::Replica
-            }
+            Self::AdvanceReplica { .. }
+            | Self::Audit { .. }
+            | Self::BuildHandOver { .. }
+            | Self::Survey { .. } => Lane::Replica,
         }
     }
 }
@@ -487,6 +498,13 @@ pub enum DiskReply {
         block: Bytes,
         /// Where the log ends with it.
         end: LogEnd,
+    },
+    /// Of `Survey`.
+    Surveyed {
+        /// Which log.
+        log: LogNumber,
+        /// What it has.
+        survey: Survey,
     },
     /// Of `ReadMoveFile`.
     MoveFileRead {

@@ -19,7 +19,7 @@ pub use disk::{
     LaneWorker, Lanes, LogReport, LogView,
 };
 pub use memory::MemoryPlan;
-pub use moves::{ActivationPart, HandOverPart, ImageInfo, MoveEvent};
+pub use moves::{ActivationPart, HandOverPart, Holding, ImageInfo, MoveEvent, Survey};
 pub use outbox::{Outbox, Piece};
 pub use scrub::{Scrub, ScrubPiece};
 

@@ -58,6 +58,8 @@ pub enum MoveEvent {
         end: LogEnd,
         /// The image.
         image: ImageInfo,
+        /// How many slots.
+        slot_count: u32,
     },
     /// The slots' state is staged in the log.
     Adopted {
@@ -65,6 +67,12 @@ pub enum MoveEvent {
         number: MoveNumber,
         /// The end of the block.
         end: LogEnd,
+        /// The move whose image it is.
+        image: MoveNumber,
+        /// Where the hand-over lies.
+        place: Place,
+        /// The image, as the entries describe it.
+        info: ImageInfo,
     },
     /// The log serves the slots.
     Activated {
@@ -80,4 +88,22 @@ pub enum MoveEvent {
         /// The end of the block.
         end: LogEnd,
     },
+}
+
+/// How some slots stand in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Activated, in this version of the slot table.
+    Owned(RingEpoch),
+    /// Handed over under this move, and not come back.
+    Gone(MoveNumber),
+}
+
+/// What a log has of the slots, at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Runs of slots that it ever had, rising.
+    pub runs: Vec<(SlotRange, Holding)>,
+    /// Version of the slot table of its newest activation.
+    pub ring_epoch: RingEpoch,
 }

@@ -135,6 +135,9 @@ impl World {
         let Some(moves) = self.plan.moves.filter(|_| !self.is_healed) else {
             return;
         };
+        if let Some(after_ns) = self.faults.loss_in_move() {
+            self.schedule(self.at + after_ns, Event::LoseBackup);
+        }
         let Some(crash) = self.faults.crash_in_move(moves.take_over_after_ms) else {
             return;
         };

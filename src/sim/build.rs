@@ -197,6 +197,7 @@ impl World {
 
     fn make_backup(&mut self) -> Backup {
         let number = self.backup();
+        let recover = self.recovery();
         let create = if self.faults.makes_new_cluster() {
             let other = self.id_random.u128() >> 1 | 1;
             Some(self.new_cluster(ClusterId::new(other).expect("neither 0 nor all ones")))
@@ -221,6 +222,7 @@ impl World {
         };
         Backup::new(BackupOptions {
             create,
+            recover,
             address: self.machines[number].address,
             incarnation: self.incarnation(),
             limits,

@@ -58,6 +58,8 @@ pub(super) struct Faults {
     /// The right disk of the backup, while another one is in its place.
     pub(super) right_disk: Option<MemoryMedium>,
     pub(super) makes_new_cluster: bool,
+    /// The backup's disk is lost, and the backup does not serve yet.
+    pub(super) is_lost: bool,
     /// From which machine the spare one took a node's place.
     pub(super) replaced: Option<usize>,
     stopping: BTreeSet<usize>,
@@ -81,6 +83,7 @@ impl Faults {
             old_copy: None,
             right_disk: None,
             makes_new_cluster: false,
+            is_lost: false,
             replaced: None,
             stopping: BTreeSet::new(),
             kinds: on.map(|(kind, _)| *kind).collect(),
@@ -127,6 +130,12 @@ impl Faults {
             },
             cuts_off: random.one_in(3),
         })
+    }
+
+    /// Is the backup's disk lost now that a step of a move is durable? When.
+    pub(super) fn loss_in_move(&mut self) -> Option<u64> {
+        let (random, _) = self.streams.get_mut(&FaultKind::LostBackup)?;
+        random.one_in(8).then(|| random.below(6 * MS))
     }
 
     pub(super) fn slow_disk_ns(&mut self, machine: usize) -> u64 {
@@ -230,13 +239,22 @@ impl Faults {
             ]),
             ExitCode::Usage => self.has_any(&[FaultKind::BlankBackup]) && !healed,
             // One that was taken over while it ran begins again.
-            ExitCode::Unhealthy => self.takes_over && machine != 0,
+            ExitCode::Unhealthy => {
+                machine != 0 && (self.takes_over || self.has_any(&[FaultKind::LostBackup]))
+            }
             ExitCode::Refused
             | ExitCode::CannotConnect
             | ExitCode::Unknown
             | ExitCode::Threshold
             | ExitCode::Fenced => false,
         }
+    }
+
+    /// The backup's disk is gone.
+    pub(super) fn lost_backup(&mut self) {
+        self.hurt = Some(0);
+        self.sound = None;
+        self.is_lost = true;
     }
 
     pub(super) fn may_hurt(&self) -> bool {
@@ -287,6 +305,14 @@ impl World {
             return;
         }
         self.schedule_fault(kind);
+        self.strike(kind);
+    }
+
+    /// Does what this class does, unless all is healed.
+    pub(super) fn strike(&mut self, kind: FaultKind) {
+        if self.is_healed {
+            return;
+        }
         let Some((mut random, every)) = self.faults.streams.remove(&kind) else {
             return;
         };
@@ -308,6 +334,8 @@ impl World {
             self.faults.hurt = None;
             self.faults.sound = None;
             self.faults.sound_log = None;
+            self.faults.is_lost = false;
+            self.watch.is_refilling = false;
         }
     }
 
@@ -383,6 +411,7 @@ impl World {
             FaultKind::BlankBackup => self.blank_backup(random),
             FaultKind::Away => self.send_away(random),
             FaultKind::TailDamage => self.damage_tail(random),
+            FaultKind::LostBackup => self.lose_backup(random),
         }
     }
 
@@ -598,6 +627,10 @@ impl World {
     /// A daemon stopped because of damage: the operator gives a node an empty disk, and the backup
     /// the disk that it had before.
     pub(super) fn repair_by_hand(&mut self, machine: usize) {
+        if self.faults.is_lost {
+            // There is no disk to be brought back: it is tried again.
+            return;
+        }
         let backup = self.backup();
         let is_refused = self.faults.hurt == Some(backup) && self.node_at.contains(&machine);
         if is_refused {

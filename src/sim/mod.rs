@@ -7,8 +7,8 @@
 //!
 //! Reading order: `plan` (what a seed means), `world` (the queue of events), `machine` and `build`
 //! (hosts and processes), `process` (a turn as net does it), `network`, `disk`, `workload`,
-//! `fault` (with `replace` and `exchange`), `watch` (what can be told from the wire), `auditor`
-//! (everything else).
+//! `fault` (with `replace`, `exchange` and `lost`), `watch` (what can be told from the wire),
+//! `auditor` (everything else).
 
 #![expect(
     clippy::fn_params_excessive_bools,
@@ -33,6 +33,7 @@ mod damage;
 mod disk;
 mod exchange;
 mod fault;
+mod lost;
 mod machine;
 mod marks;
 mod network;

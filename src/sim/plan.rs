@@ -135,6 +135,8 @@ faults! {
     CrashInMove, "crash_in_move", 3, 1_000_000;
     /// The end of a log is damaged at the backup while its node is away.
     TailDamage, "tail_damage", 3, 5_000;
+    /// The backup's disk is lost, and the backup is made again from the nodes.
+    LostBackup, "lost_backup", 6, 6_000;
 }
 
 /// How the fronts of a seed are arranged.

@@ -69,6 +69,8 @@ pub(super) struct Watch {
     pub(super) log_of: BTreeMap<usize, LogNumber>,
     /// In its present life the backup found a log that ends before what was committed.
     pub(super) backup_found_damage: bool,
+    /// The backup is being made again: its logs begin anew.
+    pub(super) is_refilling: bool,
     /// Steps of moves that are durable at the backup.
     pub(super) marks: Marks,
     /// The latest date that the backup's clock has shown, Unix ms.
@@ -336,6 +338,9 @@ impl Watch {
         self.backup_ends.insert(log, *end);
         let witnessed = self.witnessed(log);
         let (known, verify) = (witnessed.end, witnessed.seen.verify);
+        if end.seq < known.seq && self.is_refilling {
+            return Ok(());
+        }
         if end.seq < known.seq || (end.seq == known.seq && end.chain != known.chain) {
             return Err(Wrong::Short(format!(
                 "log {log}: the backup made block {} durable and comes back with block {}",
@@ -388,6 +393,21 @@ impl Watch {
     /// A log of the backup was damaged: where it ends is what the next start finds.
     pub(super) fn forget_backup_end(&mut self, log: LogNumber) {
         self.backup_ends.remove(&log);
+    }
+
+    /// Does the disk of each node have all that the backup has of its log, and are there no logs
+    /// of others?
+    pub(super) fn is_all_with(&self, machines: &[usize]) -> bool {
+        self.logs.iter().all(|(log, seen)| {
+            let machine = self.machine_of(*log, machines);
+            machine.is_some_and(|machine| seen.end.seq <= self.own_end(machine).seq)
+        })
+    }
+
+    /// The backup's disk is lost.
+    pub(super) fn lose_backup(&mut self) {
+        self.backup_ends.clear();
+        self.is_refilling = true;
     }
 
     /// Does the backup's disk have all that was ever durable on it?

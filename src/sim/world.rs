@@ -30,13 +30,21 @@ const EVENT_COUNT_MAX: u64 = 30_000_000;
 #[derive(Debug)]
 pub(super) enum Event {
     /// A process has a turn.
-    Turn { machine: usize },
+    Turn {
+        machine: usize,
+    },
     /// Something arrives that was sent from this end.
-    Arrive { from: EndId },
+    Arrive {
+        from: EndId,
+    },
     /// A dial reaches the other host.
-    DialReach { dialer: EndId },
+    DialReach {
+        dialer: EndId,
+    },
     /// The other host's answer to a dial is there.
-    DialDone { dialer: EndId },
+    DialDone {
+        dialer: EndId,
+    },
     /// A dial is over without success.
     DialFailed {
         machine: usize,
@@ -51,13 +59,22 @@ pub(super) enum Event {
         lane: Lane,
     },
     /// An end's deadlines are to be looked at.
-    Check { end: EndId },
+    Check {
+        end: EndId,
+    },
     /// A process is to be started.
-    Restart { machine: usize },
+    Restart {
+        machine: usize,
+    },
     /// A fault of this class is due.
-    Fault { kind: FaultKind },
+    Fault {
+        kind: FaultKind,
+    },
+    LoseBackup,
     /// A fault ends.
-    Remedy { remedy: Remedy },
+    Remedy {
+        remedy: Remedy,
+    },
     /// A process ends in the middle of something.
     Crash {
         machine: usize,
@@ -222,6 +239,7 @@ impl World {
             Event::Check { end } => self.check(end),
             Event::Restart { machine } => self.restart(machine),
             Event::Fault { kind } => self.fault(kind),
+            Event::LoseBackup => self.strike(FaultKind::LostBackup),
             Event::Remedy { remedy } => self.remedy(remedy),
             Event::Crash {
                 machine,

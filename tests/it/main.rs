@@ -9,6 +9,7 @@ mod drill;
 mod format;
 mod harness;
 mod hostile;
+mod lost_backup;
 mod pages;
 mod recovery;
 mod sim;

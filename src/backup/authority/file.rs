@@ -27,14 +27,15 @@
 //!              |   slot ranges: first u16 | last u16
 //!              | ended: number u64 | image's number u64 | log u16 | reserved 6
 //!              |   block since which it is gone u64 (0 not known to be gone)
+//! 6 recovered  at ms u64 | given up count u32 | opening count u32 | given up: node u32 each
+//!              | openings: currency u32 | reserved u32 | difference i128
 //! 8 ends       for each log of which there is something to say, by number: log u16 | reserved 6
 //!              | a block that was durable u64 | newest term when its end came in doubt u64
 //! ```
 //!
-//! Section 8 is left out if it would be empty.
-//! Sections come in order of their tags, each once. One that this version does not know is kept
+//! Section 6 is there only in a file that was made again from the nodes, section 8 only if it has
+//! something. Sections come in order of their tags, each once. One that this version does not know is kept
 //! as it is if bit 15 of its tag is set; else the file means nothing without it and is refused.
-//! Generations that were recorded will be a section of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -43,11 +44,11 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::super::options::{NODE_WEIGHT_MAX, segment_size_is_possible};
-use super::Record;
 use super::file_ends::{put_ends, read_ends};
 use super::file_moves::{put_moves, read_moves};
 use super::membership::{Grant, GrantedTo, MemberRecord};
 use super::moves::{MoveState, SlotSet, slots_of};
+use super::{Record, Recovered};
 use crate::limits;
 use crate::model::{
     ClusterId, Generation, Incarnation, LogNumber, NodeId, RingEpoch, Seq, Slot, SlotRange, Term,
@@ -60,6 +61,7 @@ const TAG_MEMBERS: u16 = 2;
 const TAG_LOGS: u16 = 3;
 const TAG_SLOTS: u16 = 4;
 const TAG_MOVES: u16 = 5;
+const TAG_RECOVERED: u16 = 6;
 const TAG_ENDS: u16 = 8;
 
 /// A section with this bit changes nothing for a reader that does not know it.
@@ -114,6 +116,9 @@ pub(super) fn encode(record: &Record) -> Bytes {
     put_section(&mut out, TAG_LOGS, &put_logs(record));
     put_section(&mut out, TAG_SLOTS, &put_slots(record));
     put_section(&mut out, TAG_MOVES, &put_moves(&record.moves));
+    if let Some(recovered) = &record.recovered {
+        put_section(&mut out, TAG_RECOVERED, &put_recovered(recovered));
+    }
     let ends = put_ends(record);
     if !ends.is_empty() {
         put_section(&mut out, TAG_ENDS, &ends);
@@ -223,6 +228,48 @@ fn put_slots(record: &Record) -> BytesMut {
     out
 }
 
+fn put_recovered(recovered: &Recovered) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u64_le(recovered.at_ms);
+    put_count(&mut out, recovered.given_up.len());
+    put_count(&mut out, recovered.openings.len());
+    for node in &recovered.given_up {
+        out.put_u32_le(node.get());
+    }
+    for (currency, difference) in &recovered.openings {
+        out.put_u32_le(*currency);
+        out.put_u32_le(0);
+        out.put_i128_le(*difference);
+    }
+    out
+}
+
+fn read_recovered(mut cursor: Cursor<'_>) -> Parsed<Recovered> {
+    let at_ms = cursor.u64()?;
+    let given_up_count = cursor.count(u64::from(limits::NODE_COUNT_MAX))?;
+    let opening_count = cursor.count(u64::from(limits::AUDIT_ROW_COUNT_MAX))?;
+    let mut recovered = Recovered {
+        at_ms,
+        ..Recovered::default()
+    };
+    for _ in 0..given_up_count {
+        let node = NodeId::new(cursor.u32()?).ok_or(cursor.wrong("node id"))?;
+        if !recovered.given_up.insert(node) {
+            return Err(cursor.wrong("node twice"));
+        }
+    }
+    for _ in 0..opening_count {
+        let currency = cursor.u32()?;
+        cursor.reserved()?;
+        let difference = cursor.u128()?.cast_signed();
+        if recovered.openings.insert(currency, difference).is_some() {
+            return Err(cursor.wrong("currency twice"));
+        }
+    }
+    cursor.finish()?;
+    Ok(recovered)
+}
+
 /// A body that is read field by field. What is not there is an error, never a panic.
 pub(super) struct Cursor<'a> {
     tag: u16,
@@ -328,7 +375,7 @@ impl<'a> Sections<'a> {
             }
             let size = to_usize(u64::from(cursor.u32()?));
             let body = cursor.take(size)?;
-            if (TAG_CLUSTER..=TAG_MOVES).contains(&tag) || tag == TAG_ENDS {
+            if (TAG_CLUSTER..=TAG_RECOVERED).contains(&tag) || tag == TAG_ENDS {
                 sections.known.insert(tag, body);
             } else if tag & TAG_OPTIONAL == 0 {
                 return Err(AuthorityFileError::Needed(tag));
@@ -369,6 +416,9 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
     }
     let moves = read_moves(sections.body(TAG_MOVES)?)?;
     let table = read_slots(sections.body(TAG_SLOTS)?, &members)?;
+    // Only a backup that was made again has it.
+    let recovered = sections.optional(TAG_RECOVERED);
+    let recovered = recovered.map(read_recovered).transpose()?;
     let mut cluster = sections.body(TAG_CLUSTER)?;
     let id = ClusterId::new(cluster.u128()?);
     let record = Record {
@@ -382,6 +432,7 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Record> {
         retired,
         table: Arc::new(table),
         moves,
+        recovered,
         kept: sections.kept,
     };
     cluster.reserved()?;
@@ -648,7 +699,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let record = sample();
+        let mut record = sample();
+        record.recovered = Some(Recovered {
+            at_ms: 7,
+            given_up: [3, 8].map(|number| NodeId::new(number).unwrap()).into(),
+            openings: [(1, -5), (9, i128::MAX)].into(),
+        });
         let bytes = record.encode();
         let again = Record::decode(&bytes).unwrap();
         assert_eq!(again, record);
@@ -664,9 +720,9 @@ mod tests {
         put_section(&mut bytes, TAG_OPTIONAL | 9, b"fine");
         assert!(decode(&bytes).is_ok());
         let mut record = sample();
-        record.kept[0].tag = 6;
+        record.kept[0].tag = 7;
         let needed = decode(&record.encode());
-        assert_eq!(needed, Err(AuthorityFileError::Needed(6)));
+        assert_eq!(needed, Err(AuthorityFileError::Needed(7)));
         put_section(&mut bytes, 2, b"again");
         assert_eq!(decode(&bytes), Err(AuthorityFileError::Order(2)));
     }

@@ -10,11 +10,12 @@ mod file_ends;
 mod file_moves;
 mod membership;
 mod moves;
+mod rebuilt;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +30,7 @@ pub(super) use membership::{MemberRecord, Shown};
 pub(super) use moves::{
     Cause, Handed, MoveBook, MoveRecord, MoveState, NewMove, SlotSet, ranges_of, slots_of,
 };
+pub(super) use rebuilt::{Found, FoundLog};
 pub(super) use table::TableParts;
 
 /// Everything that the authority keeps.
@@ -55,8 +57,21 @@ pub(super) struct Record {
     pub(super) table: Arc<SlotTable>,
     /// Slots on their way.
     pub(super) moves: MoveBook,
+    /// What is known of it if it was made again from the nodes.
+    pub(super) recovered: Option<Recovered>,
     /// Sections of the file that this version keeps as they are.
     kept: Vec<KeptSection>,
+}
+
+/// What is kept of the newest recovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Recovered {
+    /// When, Unix milliseconds.
+    pub(super) at_ms: u64,
+    /// Nodes that were given up.
+    pub(super) given_up: BTreeSet<NodeId>,
+    /// By currency, what was adopted from logs that are no more.
+    pub(super) openings: BTreeMap<u32, i128>,
 }
 
 impl Record {
@@ -82,6 +97,7 @@ impl Record {
             retired: BTreeMap::new(),
             table: Arc::new(table),
             moves: MoveBook::default(),
+            recovered: None,
             kept: Vec::new(),
         }
     }

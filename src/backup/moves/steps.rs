@@ -35,6 +35,7 @@ impl Running {
                     place,
                     image,
                     end,
+                    ..
                 } => {
                     let handed = Handed {
                         place: *place,

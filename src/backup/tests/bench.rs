@@ -23,7 +23,7 @@ use crate::protocol::{
 };
 use crate::role::{
     CheckpointInfo, CloseReason, DiskFault, DiskReply, DiskRequest, Effect, ExitCode, FileName,
-    Input, Level, Link, LogReport, Outbox, PeerId, Piece, Role,
+    Input, Level, Link, LogReport, Outbox, PeerId, Piece, Role, Survey,
 };
 
 pub(super) const SEGMENT: u64 = SEGMENT_SIZE_MIN;
@@ -114,6 +114,7 @@ pub(super) struct FakeDisk {
     pub(super) replicas: BTreeMap<LogNumber, Seq>,
     /// Images that are there.
     pub(super) images: BTreeSet<MoveNumber>,
+    pub(super) surveys: BTreeMap<LogNumber, Survey>,
 }
 
 pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
@@ -136,6 +137,7 @@ pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
         DiskRequest::MeasureFreeSpace => "measure_free_space",
         DiskRequest::AdvanceReplica { .. } => "advance_replica",
         DiskRequest::Audit { .. } => "audit",
+        DiskRequest::Survey { .. } => "survey",
         DiskRequest::BuildHandOver { .. } => "build_hand_over",
         DiskRequest::ReadMoveFile { .. } => "read_move_file",
         DiskRequest::WriteMoveFile { .. } => "write_move_file",
@@ -255,6 +257,10 @@ impl FakeDisk {
                 memory_size: 99,
                 events: self.advance(log, &through),
             },
+            DiskRequest::Survey { log, .. } => DiskReply::Surveyed {
+                log,
+                survey: self.surveys[&log].clone(),
+            },
             DiskRequest::Audit { ticket, ends, .. } => {
                 self.check_durable(&ends);
                 DiskReply::Audited {
@@ -325,6 +331,7 @@ pub(super) struct Bench {
 pub(super) fn options(seed: u128) -> BackupOptions {
     BackupOptions {
         create: None,
+        recover: None,
         address: "127.0.0.1:7000".parse().unwrap(),
         incarnation: life(seed + 1_000_000),
         // Tests that are about take-overs say so.

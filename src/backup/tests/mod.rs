@@ -12,6 +12,7 @@ mod fence;
 mod found;
 mod moves;
 mod random;
+mod recover;
 mod register;
 mod serve;
 mod start;

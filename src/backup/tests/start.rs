@@ -14,7 +14,7 @@ fn a_blank_folder_is_refused() {
     let (code, text) = bench.exit.clone().unwrap();
     assert_eq!(code, ExitCode::Usage);
     assert!(
-        text.contains("--create") && text.contains("restore"),
+        text.contains("--create") && text.contains("backup recover"),
         "{text}"
     );
     assert!(!bench.ready);

@@ -50,10 +50,7 @@ impl FakeDisk {
                 self.images.insert(*number);
             }
             if let MoveEvent::Adopted { .. } = event {
-                assert!(
-                    !self.images.is_empty(),
-                    "the image is there when it is read"
-                );
+                assert!(!self.images.is_empty(), "it is there when it is read");
             }
         }
         self.replicas.insert(log, through.seq);
@@ -153,11 +150,15 @@ fn events_of(log: LogNumber, end: LogEnd, block: &[u8]) -> Vec<MoveEvent> {
                     place: Place::new(log, end.offset),
                     end,
                     image: image(),
+                    slot_count: 0,
                 });
             }
             Entry::Adopt(adopt) => events.push(MoveEvent::Adopted {
                 number: adopt.number,
                 end,
+                image: adopt.number,
+                place: adopt.hand_over,
+                info: image(),
             }),
             Entry::Activation(activation)
                 if activation.number != MoveNumber(0) && seen.insert(activation.number) =>

@@ -508,7 +508,9 @@ impl Session {
             | Message::MoveOrder(_)
             | Message::MoveTold(_)
             | Message::MoveFileAsk(_)
-            | Message::MoveFilePart(_) => Err(unexpected(&header)),
+            | Message::MoveFilePart(_)
+            | Message::Recover { .. }
+            | Message::Recorded(_) => Err(unexpected(&header)),
         }
     }
 

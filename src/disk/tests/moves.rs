@@ -303,13 +303,20 @@ fn a_move_from_log_to_log() {
 
     pair.adopt(handed);
     let end = pair.target.end;
-    assert_eq!(
-        pair.events(target()),
-        [MoveEvent::Adopted {
+    let events = pair.events(target());
+    let [
+        MoveEvent::Adopted {
             number: NUMBER,
-            end
-        }]
-    );
+            end: at,
+            image: NUMBER,
+            info,
+            ..
+        },
+    ] = events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!((at, info), (end, handed.image));
     let early = pair.bench.make_checkpoint(target(), end);
     assert_eq!(early.end.seq, Seq(1), "none inside of an adoption");
     assert_eq!(pair.bench.make_checkpoint(target(), end), early);
@@ -532,7 +539,7 @@ fn what_cannot_be_cut_again_is_said() {
     pair.medium.remove(&path()).unwrap();
     expect_fault(
         pair.advance(target()),
-        &DiskFault::Damage,
+        &DiskFault::NoMoveFile(NUMBER),
         "image of move 7",
     );
     let reply = pair.bench.ask(DiskRequest::MakeCheckpoint {

@@ -44,7 +44,7 @@ const SEGMENT_SIZE: u64 = crate::limits::SEGMENT_SIZE_MIN;
 /// Any bytes as an identity file: what is read is written as the same bytes.
 pub fn check_identity(bytes: &[u8]) {
     match Identity::read(bytes) {
-        Ok(identity) => assert_eq!(identity.to_bytes(), bytes),
+        Ok((identity, known)) => assert_eq!(identity.to_file(&known), bytes),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

@@ -469,6 +469,37 @@ impl TestDisk {
                 });
                 self.replies.push(DiskReply::MoveFilesKept);
             }
+            other => self.give(other),
+        }
+    }
+
+    /// Reads for a backup that is made again.
+    fn give(&mut self, request: DiskRequest) {
+        match request {
+            DiskRequest::ReadCheckpoint {
+                log,
+                offset,
+                ticket,
+                ..
+            } => self.replies.push(DiskReply::CheckpointRead {
+                log,
+                ticket,
+                size: 3,
+                offset,
+                bytes: Bytes::from_static(b"abc"),
+            }),
+            DiskRequest::ReadMoveFile {
+                number,
+                offset,
+                ticket,
+                ..
+            } => self.replies.push(DiskReply::MoveFileRead {
+                number,
+                ticket,
+                size: 3,
+                offset,
+                bytes: Bytes::from_static(b"abc"),
+            }),
             other => panic!("a node does not ask for {other:?}"),
         }
     }

@@ -7,6 +7,7 @@
 
 mod backup;
 mod disk;
+mod lost_backup;
 mod moves;
 mod old_ids;
 mod restarts;

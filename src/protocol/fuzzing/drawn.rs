@@ -16,9 +16,9 @@ use crate::protocol::{
     Append, Appended, AuditPart, AuditRow, AuditRows, Beat, CheckpointPart, ClusterAsk,
     ClusterCommand, Confirmed, EntryRead, Fetch, Fetched, FrameKind, Granted, HEADER_SIZE, Hello,
     Member, MemberState, Members, Message, MoveFileAsk, MoveFilePart, MoveOrder, MoveStep,
-    MoveTold, Operations, PeerRole, Receipts, ReceiptsWriter, RefusalCode, Refused, Register, Rows,
-    SlotRanges, SlotRun, SlotRuns, Table, TermStarts, Welcome, put_member, put_slot_range,
-    put_slot_run, put_term_starts, write_audit, write_rows,
+    MoveTold, NodeIds, Operations, PeerRole, Receipts, ReceiptsWriter, Recorded, RefusalCode,
+    Refused, Register, Rows, SlotRanges, SlotRun, SlotRuns, Table, TermStarts, Welcome, put_member,
+    put_node_id, put_slot_range, put_slot_run, put_term_starts, write_audit, write_rows,
 };
 
 /// Records in a drawn list at most.
@@ -261,7 +261,9 @@ pub(super) fn message<'a>(
         | FrameKind::MoveOrder
         | FrameKind::MoveTold
         | FrameKind::MoveFileAsk
-        | FrameKind::MoveFilePart => link_message(kind, draw, parts),
+        | FrameKind::MoveFilePart
+        | FrameKind::Recover
+        | FrameKind::Recorded => link_message(kind, draw, parts),
     }
 }
 
@@ -306,17 +308,17 @@ fn link_message<'a>(kind: FrameKind, draw: &mut Draw<'_>, parts: &'a mut Parts) 
         FrameKind::Follow => Message::Follow,
         FrameKind::Table => table(draw, parts),
         FrameKind::MoveOrder => move_order(draw, parts),
-        FrameKind::MoveTold => Message::MoveTold(MoveTold {
-            step: *draw.one_of(MOVE_STEPS),
-            number: MoveNumber(draw.u64()),
-            seq: Seq(draw.u64()),
-        }),
+        FrameKind::MoveTold => Message::MoveTold(move_told(draw)),
         FrameKind::MoveFileAsk => Message::MoveFileAsk(MoveFileAsk {
             image: MoveNumber(draw.u64()),
             offset: draw.u64(),
             size_max: draw.u32(),
         }),
         FrameKind::MoveFilePart => move_file_part(draw, parts),
+        FrameKind::Recover => Message::Recover {
+            generation: Generation(draw.u64()),
+        },
+        FrameKind::Recorded => recorded(draw, parts),
         FrameKind::Hello
         | FrameKind::Welcome
         | FrameKind::Refused
@@ -355,6 +357,14 @@ fn checkpoint_part<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a>
     })
 }
 
+fn move_told(draw: &mut Draw<'_>) -> MoveTold {
+    MoveTold {
+        step: *draw.one_of(MOVE_STEPS),
+        number: MoveNumber(draw.u64()),
+        seq: Seq(draw.u64()),
+    }
+}
+
 fn move_file_part<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
     parts.first.extend_from_slice(&draw.blob(300));
     Message::MoveFilePart(MoveFilePart {
@@ -362,6 +372,21 @@ fn move_file_part<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> 
         size: draw.u64(),
         offset: draw.u64(),
         bytes: &parts.first,
+    })
+}
+
+fn recorded<'a>(draw: &mut Draw<'_>, parts: &'a mut Parts) -> Message<'a> {
+    for _ in 0..draw.u64() % COUNT_MAX {
+        put_node_id(&mut parts.first, draw.node());
+    }
+    Message::Recorded(Recorded {
+        generation: Generation(draw.u64()),
+        ring_key: draw.u128(),
+        segment_size: draw.u64(),
+        first_offset: draw.u64(),
+        checkpoint_size: draw.u64(),
+        log_max: draw.u16(),
+        members: NodeIds::new(&parts.first).expect("whole records"),
     })
 }
 

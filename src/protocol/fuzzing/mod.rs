@@ -15,8 +15,8 @@ use bytes::BytesMut;
 use super::frame::{CRC_AT, KIND_AT, LENGTH_AT, checksum};
 use super::{
     AuditPart, Frame, FrameError, FrameKind, HEADER_SIZE, Header, Message, ReceiptsWriter,
-    put_member, put_slot_range, put_slot_run, put_term_starts, split, write_append_head,
-    write_audit, write_message, write_rows,
+    put_member, put_node_id, put_slot_range, put_slot_run, put_term_starts, split,
+    write_append_head, write_audit, write_message, write_rows,
 };
 use crate::limits::LINK_FRAME_SIZE_MAX;
 use crate::model::{CodeClass, Operation, Random, RingEpoch};
@@ -205,6 +205,14 @@ fn check_records(message: &Message<'_>) {
         Message::Granted(granted) => check_term_starts(granted.terms),
         Message::Table(table) => check_table(table),
         Message::MoveOrder(order) => check_slot_ranges(&order.ranges),
+        Message::Recorded(recorded) => {
+            for (node, record) in recorded.members.iter().zip(recorded.members.records()) {
+                let Ok(node) = node else { continue };
+                out.clear();
+                put_node_id(&mut out, node);
+                check(&out, record);
+            }
+        }
         Message::Hello(_)
         | Message::Welcome(_)
         | Message::Refused(_)
@@ -219,6 +227,7 @@ fn check_records(message: &Message<'_>) {
         | Message::MoveTold(_)
         | Message::MoveFileAsk(_)
         | Message::MoveFilePart(_)
+        | Message::Recover { .. }
         | Message::Append(_)
         | Message::Appended(_)
         | Message::Resend { .. }

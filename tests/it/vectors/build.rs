@@ -9,9 +9,9 @@ use counterfoil::protocol::{
     Append, Appended, AuditPart, AuditRow, AuditRows, Beat, CheckpointPart, ClusterAsk,
     ClusterCommand, Confirmed, EntryRead, Fetch, Fetched, FrameKind, Granted, HEADER_SIZE, Hello,
     Member, MemberState, Members, Message, MoveFileAsk, MoveFilePart, MoveOrder, MoveStep,
-    MoveTold, Operations, PeerRole, Receipts, ReceiptsWriter, RefusalCode, Refused, Register, Rows,
-    SlotRanges, SlotRun, SlotRuns, Table, TermStarts, Welcome, put_member, put_slot_range,
-    put_slot_run, put_term_starts, write_audit, write_rows,
+    MoveTold, NodeIds, Operations, PeerRole, Receipts, ReceiptsWriter, Recorded, RefusalCode,
+    Refused, Register, Rows, SlotRanges, SlotRun, SlotRuns, Table, TermStarts, Welcome, put_member,
+    put_node_id, put_slot_range, put_slot_run, put_term_starts, write_audit, write_rows,
 };
 
 use super::document::Fields;
@@ -120,7 +120,9 @@ pub(super) fn message<'a>(
         | FrameKind::MoveOrder
         | FrameKind::MoveTold
         | FrameKind::MoveFileAsk
-        | FrameKind::MoveFilePart => link_message(kind, fields, parts),
+        | FrameKind::MoveFilePart
+        | FrameKind::Recover
+        | FrameKind::Recorded => link_message(kind, fields, parts),
     }
 }
 
@@ -172,6 +174,10 @@ fn link_message<'a>(kind: FrameKind, fields: &mut Fields, parts: &'a mut Parts) 
             size_max: fields.number("size_max"),
         }),
         FrameKind::MoveFilePart => move_file_part(fields, parts),
+        FrameKind::Recover => Message::Recover {
+            generation: Generation(fields.number("generation")),
+        },
+        FrameKind::Recorded => recorded(fields, parts),
         FrameKind::Hello
         | FrameKind::Welcome
         | FrameKind::Refused
@@ -226,6 +232,24 @@ fn move_file_part<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> 
         size: fields.number("size"),
         offset: fields.number("offset"),
         bytes: &parts.first,
+    })
+}
+
+fn recorded<'a>(fields: &mut Fields, parts: &'a mut Parts) -> Message<'a> {
+    for number in fields.all("member") {
+        put_node_id(
+            &mut parts.first,
+            NodeId::new(number.parse().unwrap()).unwrap(),
+        );
+    }
+    Message::Recorded(Recorded {
+        generation: Generation(fields.number("generation")),
+        ring_key: fields.number("ring_key"),
+        segment_size: fields.number("segment_size"),
+        first_offset: fields.number("first_offset"),
+        checkpoint_size: fields.number("checkpoint_size"),
+        log_max: fields.number("log_max"),
+        members: NodeIds::new(&parts.first).unwrap(),
     })
 }
 
