@@ -133,8 +133,6 @@ bugs! {
         "A log is taken over while its owner may still append and be acknowledged.";
     MoveNumberIgnored, "move-number-ignored", "backup/moves/steps.rs", 400,
         "An activation counts for whatever move its log is the target of.";
-    LateAdoption, "late-adoption", "backup/moves/steps.rs", 400,
-        "A move that went on to another node is flipped when the one before says that it adopted.";
     DoubtfulEndTaken, "doubtful-end-taken", "backup/ends.rs", 400,
         "A log is taken over although its end was found torn and its node was not back since.";
     EndForgotten, "end-forgotten", "backup/ends.rs", 400,

@@ -138,19 +138,12 @@ impl Running {
 
     /// The target's log has the adoption: the slots are the target's from the next table on.
     fn on_adopted(&mut self, log: LogNumber, told: &MoveTold, peer: PeerId, out: &mut Outbox) {
-        let (mut number, seq) = (told.number, told.seq);
-        let is_believed = canary::on(Bug::LateAdoption);
-        if is_believed && self.latest_move(number).is_none() {
-            let mut active = self.authority.latest().moves.active.iter();
-            let next = active.find(|(_, moving)| moving.image == number);
-            number = next.map_or(number, |(next, _)| *next);
-        }
+        let (number, seq) = (told.number, told.seq);
         let Some(moving) = self.latest_move(number) else {
             self.tell_unlisted(log, number, peer, out);
             return;
         };
-        let is_target = moving.target_log == log || is_believed;
-        if !is_target || !matches!(moving.state, MoveState::Handed(_)) {
+        if moving.target_log != log || !matches!(moving.state, MoveState::Handed(_)) {
             return;
         }
         let target = moving.target;
