@@ -135,8 +135,6 @@ bugs! {
         "An activation counts for whatever move its log is the target of.";
     DoubtfulEndTaken, "doubtful-end-taken", "backup/ends.rs", 400,
         "A log is taken over although its end was found torn and its node was not back since.";
-    EndForgotten, "end-forgotten", "backup/ends.rs", 400,
-        "A log is taken over that ends before what is known to have been durable in it.";
     SessionReorders, "session-reorders", "client/session/work.rs", 20,
         "A session sends a later operation of a user before one that was put back.";
 }

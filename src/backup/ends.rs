@@ -42,9 +42,7 @@ fn lacks_known(record: &Record, stream: &Stream) -> Option<String> {
     let ended = record.moves.ended.iter().filter(|ended| ended.log == log);
     let member = record.log(log);
     let granted = member.and_then(MemberRecord::granted_behind);
-    let reached = member
-        .map(|member| member.reached)
-        .filter(|_| !canary::on(Bug::EndForgotten));
+    let reached = member.map(|member| member.reached);
     let known = ended.filter_map(|ended| ended.gone).chain(granted);
     let known = known.chain(reached).max();
     if let Some(seq) = known.filter(|seq| end.seq < *seq) {

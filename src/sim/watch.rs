@@ -493,7 +493,11 @@ impl World {
             return Ok(());
         }
         let ends = &self.watch.backup_ends;
-        let durable = ends.get(&appended.log).copied().unwrap_or_default().seq;
+        let mut durable = ends.get(&appended.log).copied().unwrap_or_default().seq;
+        if self.watch.is_refilling {
+            // It may have left when the disk that is lost was still there.
+            durable = durable.max(self.watch.witnessed(appended.log).end.seq);
+        }
         if appended.through <= durable {
             return Ok(());
         }
