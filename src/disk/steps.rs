@@ -260,7 +260,12 @@ impl<'a> Steps<'a> {
             for block in blocks(&bytes, *log.verify()) {
                 let block = block.map_err(|error| damage(&log, &end, &error.to_string()))?;
                 if below(&end) {
-                    steps.take(&log, &mut ledger, &mut end, &block, &mut events)?;
+                    let taken = steps.take(&log, &mut ledger, &mut end, &block, &mut events);
+                    if steps.missing.get().is_some() {
+                        // Another image, which the way there leads over, is not here either.
+                        return Ok(None);
+                    }
+                    taken?;
                 }
             }
         }

@@ -140,7 +140,6 @@ impl Ledger {
     fn read_ahead<const SIZE: usize>(&self, section: Section, records: &[[u8; SIZE]]) -> u64 {
         let mut sum = 0;
         match section {
-            Section::Meta | Section::Supply => (),
             Section::Accounts => {
                 let records = records.iter().filter_map(|record| record.first_chunk());
                 for account in records.filter_map(|record| AccountRecord::read(record).ok()) {
@@ -155,7 +154,7 @@ impl Ledger {
                     sum ^= self.ids.touch(item.row, item.fingerprint);
                 }
             }
-            Section::Ids => (),
+            Section::Meta | Section::Supply | Section::Ids => (),
         }
         sum
     }

@@ -400,19 +400,22 @@ impl World {
                 self.wake(machine);
                 Some(format!("{} by {ppm} ppm", self.machines[machine].name))
             }
-            FaultKind::Leap => {
-                let ms = (25 * 3_600_000 + random.below(3_600_000)).cast_signed();
-                for machine in &mut self.machines {
-                    machine.clock.jump(ms);
-                }
-                Some(format!("all dates by {ms} ms"))
-            }
+            FaultKind::Leap => Some(self.leap(random)),
             FaultKind::OldBackup => self.old_backup(random),
             FaultKind::BlankBackup => self.blank_backup(random),
             FaultKind::Away => self.send_away(random),
             FaultKind::TailDamage => self.damage_tail(random),
             FaultKind::LostBackup => self.lose_backup(random),
         }
+    }
+
+    /// The dates of all machines go on by more than a day.
+    fn leap(&mut self, random: &mut Random) -> String {
+        let ms = (25 * 3_600_000 + random.below(3_600_000)).cast_signed();
+        for machine in &mut self.machines {
+            machine.clock.jump(ms);
+        }
+        format!("all dates by {ms} ms")
     }
 
     pub(super) fn schedule_remedy(&mut self, random: &mut Random, ms_max: u64, remedy: Remedy) {

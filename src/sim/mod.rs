@@ -337,6 +337,7 @@ impl World {
             asked: &self.workload.asked,
             audits: &self.watch.audits,
             ring_key: self.ring_key(),
+            is_remade: self.counts.events.contains_key("recovery"),
         };
         for text in judge(&evidence) {
             self.story.blame(self.at, text);

@@ -396,11 +396,13 @@ impl Watch {
     }
 
     /// Does the disk of each node have all that the backup has of its log, and are there no logs
-    /// of others?
+    /// of others? A block of the backup's own, of a later term than the node's, is not with it.
     pub(super) fn is_all_with(&self, machines: &[usize]) -> bool {
         self.logs.iter().all(|(log, seen)| {
-            let machine = self.machine_of(*log, machines);
-            machine.is_some_and(|machine| seen.end.seq <= self.own_end(machine).seq)
+            let own = self
+                .machine_of(*log, machines)
+                .map(|machine| self.own_end(machine));
+            own.is_some_and(|own| seen.end.seq <= own.seq && seen.end.term <= own.term)
         })
     }
 

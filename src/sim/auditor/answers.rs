@@ -197,7 +197,8 @@ fn check_id_answer(
     } else if code == ResultCode::IdTooOld {
         history.was_forgotten(id.time_ms()) && operation.kind().is_change()
     } else if code == ResultCode::BeyondRetention {
-        history.was_forgotten(id.time_ms()) && operation.kind() == Kind::Find
+        let is_old_find = history.was_forgotten(id.time_ms()) && operation.kind() == Kind::Find;
+        is_old_find || history.is_remade && line.is_some()
     } else if code == ResultCode::Never {
         let is_old_find = operation.kind() == Kind::Find && history.was_forgotten(id.time_ms());
         is_old_find && line.is_none()

@@ -52,6 +52,8 @@ pub(super) struct History {
     horizons: Vec<u64>,
     /// Sums at the blocks where an audit was taken.
     sums_at: BTreeMap<(LogNumber, Seq), BTreeMap<u32, Sums>>,
+    /// Entries that only the lost backup had are not there any more.
+    pub(super) is_remade: bool,
 }
 
 /// What is known of one log while it is walked.
@@ -84,6 +86,7 @@ impl History {
             homes: Homes::new(),
             horizons: Vec::new(),
             sums_at: BTreeMap::new(),
+            is_remade: false,
         };
         let wanted: BTreeMap<(LogNumber, Seq), ()> = audits
             .iter()

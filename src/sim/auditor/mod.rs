@@ -65,17 +65,20 @@ pub(super) struct Evidence<'a> {
     pub(super) asked: &'a [Asked],
     pub(super) audits: &'a [AuditSeen],
     pub(super) ring_key: u128,
+    /// The backup was made again from the nodes.
+    pub(super) is_remade: bool,
 }
 
 /// What is wrong with a run; nothing, it is hoped.
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<String> {
     let mut findings = Findings::default();
-    let history = History::new(
+    let mut history = History::new(
         evidence.logs,
         evidence.audits,
         evidence.ring_key,
         &mut findings,
     );
+    history.is_remade = evidence.is_remade;
     answers::check(&history, evidence.asked, &mut findings);
     findings.0
 }
