@@ -391,15 +391,8 @@ impl World {
                 Some(self.machines[machine].name.clone())
             }
             FaultKind::Skew | FaultKind::CrashInMove => None,
-            FaultKind::Jump => self.jump(random),
-            FaultKind::Rate => {
-                let machine = to_usize(random.below(to_u64(self.machines.len())));
-                let ppm = random.below(100_000).cast_signed() - 50_000;
-                let at = self.at;
-                self.machines[machine].clock.set_rate(at, ppm);
-                self.wake(machine);
-                Some(format!("{} by {ppm} ppm", self.machines[machine].name))
-            }
+            FaultKind::Jump => Some(self.jump(random)),
+            FaultKind::Rate => Some(self.change_rate(random)),
             FaultKind::Leap => Some(self.leap(random)),
             FaultKind::OldBackup => self.old_backup(random),
             FaultKind::BlankBackup => self.blank_backup(random),
@@ -407,15 +400,6 @@ impl World {
             FaultKind::TailDamage => self.damage_tail(random),
             FaultKind::LostBackup => self.lose_backup(random),
         }
-    }
-
-    /// The dates of all machines go on by more than a day.
-    fn leap(&mut self, random: &mut Random) -> String {
-        let ms = (25 * 3_600_000 + random.below(3_600_000)).cast_signed();
-        for machine in &mut self.machines {
-            machine.clock.jump(ms);
-        }
-        format!("all dates by {ms} ms")
     }
 
     pub(super) fn schedule_remedy(&mut self, random: &mut Random, ms_max: u64, remedy: Remedy) {
@@ -696,14 +680,6 @@ impl World {
             "{} has {room} bytes left",
             self.machines[machine].name
         ))
-    }
-
-    fn jump(&mut self, random: &mut Random) -> Option<String> {
-        let machine = to_usize(random.below(to_u64(self.machines.len())));
-        let reach = [1_000, 10_000, 3_600_000][to_usize(random.below(3))];
-        let ms = random.below(2 * reach).cast_signed() - reach.cast_signed();
-        self.machines[machine].clock.jump(ms);
-        Some(format!("{} by {ms} ms", self.machines[machine].name))
     }
 
     // ---- ends of faults ----

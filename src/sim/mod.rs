@@ -30,6 +30,7 @@ mod build;
 mod clock;
 mod counts;
 mod damage;
+mod dates;
 mod disk;
 mod exchange;
 mod fault;

@@ -34,8 +34,9 @@
 //! ```
 //!
 //! Section 6 is there only in a file that was made again from the nodes, section 8 only if it has
-//! something. Sections come in order of their tags, each once. One that this version does not know is kept
-//! as it is if bit 15 of its tag is set; else the file means nothing without it and is refused.
+//! something. Sections come in order of their tags, each once. One that this version does not know
+//! is kept as it is if bit 15 of its tag is set; else the file means nothing without it and is
+//! refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -24,6 +24,13 @@ mod bench;
 #[path = "../tests/world.rs"]
 mod world;
 
+#[cfg_attr(
+    test,
+    expect(clippy::duplicate_mod, reason = "the unit tests have it too")
+)]
+#[path = "../tests/words.rs"]
+mod words;
+
 mod events;
 mod file;
 mod witness;

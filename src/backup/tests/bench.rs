@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 
 use super::super::{Backup, BackupLimits, BackupOptions, NewCluster, NewNode};
-use super::world::text_of;
+use super::words::text_of;
 use crate::clock::{Now, Tick};
 use crate::limits::SEGMENT_SIZE_MIN;
 use crate::log::{BlockBuilder, BlockSpec};

@@ -18,6 +18,7 @@ mod serve;
 mod start;
 mod take_over;
 mod upkeep;
+mod words;
 mod world;
 
 use bench::{Bench, FakeNode, life, log, node};
