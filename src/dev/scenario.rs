@@ -466,8 +466,10 @@ impl Blow {
 
     fn moved(&self, seen: &Seen, outage: &mut Outage, tell: &mut impl FnMut(DrillEvent)) {
         outage.served_meanwhile += seen.acknowledged - self.acknowledged;
-        let gained = seen.shape.accounts_moved_since(&self.before);
-        outage.moved_accounts = outage.moved_accounts.max(gained);
+        if outage.moved_accounts == 0 {
+            // No take-over counted them; what was heard before may lack the newest accounts.
+            outage.moved_accounts = seen.shape.accounts_moved_since(&self.before);
+        }
         let slots = |shape: &ClusterShape| {
             let nodes = shape.nodes.iter();
             nodes.map(|(node, shape)| (*node, shape.slots)).collect()

@@ -278,6 +278,15 @@ impl Start {
         if grant.end.seq <= local.end.seq {
             return self.replay(shared, out);
         }
+        let size = local.segment_size;
+        if segment_of(local.end.offset, size) < segment_of(grant.first_offset, size) {
+            let text = format!(
+                "log {}: the backup keeps nothing below offset {}, block {} here lies below it",
+                grant.log, grant.first_offset, local.end.seq
+            );
+            say(out, Level::Warn, text);
+            return self.refill(shared, out);
+        }
         let text = format!(
             "log {}: blocks {} to {} come from the backup",
             grant.log,

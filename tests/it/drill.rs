@@ -78,3 +78,35 @@ fn a_node_that_comes_back_with_an_empty_disk_restores_itself() {
     assert_eq!(report["kills"], 1, "{report}");
     assert!(0 < number(&report["node_back_after_ms"]), "{report}");
 }
+
+#[test]
+fn a_drained_node_gives_everything_to_the_others_under_load() {
+    let report = drill("drain-node", &[]);
+    assert_eq!(report["client_errors"], 0, "{report}");
+    assert!(0 < number(&report["moved_accounts"]), "{report}");
+}
+
+#[test]
+fn a_backup_that_is_killed_comes_back_under_load() {
+    let report = drill("backup-restart", &[]);
+    assert_eq!(report["client_errors"], 0, "{report}");
+}
+
+#[test]
+fn one_front_of_two_is_killed_under_load() {
+    let report = drill("front-killed", &[]);
+    assert_eq!(report["client_errors"], 0, "{report}");
+}
+
+#[test]
+fn a_stopped_node_that_wakes_after_its_take_over_changes_nothing() {
+    let report = drill("stopped-node-wakes", &[]);
+    assert_eq!(report["client_errors"], 0, "{report}");
+    assert!(0 < number(&report["moved_accounts"]), "{report}");
+}
+
+#[test]
+#[ignore = "the backup stands still for ten seconds"]
+fn a_backup_that_stands_still_for_ten_seconds_loses_nothing() {
+    drill("backup-paused", &[]);
+}

@@ -411,6 +411,29 @@ fn an_empty_folder_begins_with_the_checkpoint() {
     check_knows(World::with(options, disk, world.backup), 40_010, MUCH_LAST);
 }
 
+/// What damage took from the end here, the backup keeps in its checkpoint alone.
+#[test]
+fn damage_below_what_the_backup_keeps_is_repaired_from_its_checkpoint() {
+    let mut world = served_much();
+    let last = world.backup.end().seq;
+    make_checkpoint(&mut world.backup, last);
+    let mut disk = std::mem::replace(&mut world.disk, TestDisk::new());
+    disk.crash();
+    disk.files(|files| {
+        files.committed_floor = files.end().seq;
+        files.blocks.truncate(2);
+        files.damage = Some("block at 7000 does not verify".to_owned());
+    });
+    let mut options = options(300);
+    options.id_count_max = 1 << 20;
+    let now = world.now;
+    let mut world = World::with(options, disk, world.backup);
+    world.now = now;
+    let world = check_knows(world, 40_010, MUCH_LAST);
+    assert!(world.has_said("keeps nothing below"));
+    assert!(world.has_said("a checkpoint of"));
+}
+
 fn take_backup(world: &mut World) -> TestBackup {
     std::mem::replace(&mut world.backup, TestBackup::new())
 }
