@@ -239,7 +239,11 @@ impl TestBackup {
                     RefusalCode::WrongLog,
                     RefusalCode::TooManyFrames,
                 ];
-                assert!(as_expected.contains(&refused.code), "{}", refused.text);
+                // What a fuzzer lets a backup say that no backup says to a node.
+                let not_due =
+                    refused.code == RefusalCode::Unexpected && refused.text.ends_with("is not due");
+                let is_expected = not_due || as_expected.contains(&refused.code);
+                assert!(is_expected, "{}", refused.text);
                 self.malformed.push(refused.text.to_owned());
                 Vec::new()
             }
