@@ -131,6 +131,11 @@ impl Recover {
         let request = frame.header.request;
         let taken = match (node, message) {
             (None, Message::Hello(hello)) => self.on_hello(now, peer, request, &hello, out),
+            (Some(_), Message::Ping) => {
+                let time_ms = now.wall_ms;
+                Message::Pong { time_ms }.write_for(out.buffer(peer), request);
+                Ok(())
+            }
             (Some(node), message) => self.route(peer, node, request, message, out)?,
             (None, _) => Err((RefusalCode::Unexpected, "a hello is due".to_owned())),
         };
@@ -217,12 +222,8 @@ impl Recover {
                 self.close(peer, &text, out);
                 Ok(())
             }
-            Message::Ping => {
-                let pong = Message::Pong { time_ms: 0 };
-                pong.write_for(out.buffer(peer), request);
-                Ok(())
-            }
-            Message::Pong { .. } | Message::Goaway => Ok(()),
+            // A ping was answered with the time.
+            Message::Ping | Message::Pong { .. } | Message::Goaway => Ok(()),
             Message::Hello(_)
             | Message::Welcome(_)
             | Message::Request { .. }
