@@ -36,8 +36,8 @@ impl From<StartError> for Failure {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGCHLD])?;
     let nodes = known_nodes(flags);
+    // Ctrl-C before everything serves ends this process, and the daemons with it.
     let mut cluster = Cluster::start(ClusterOptions {
         binary: std::env::current_exe()?,
         folder: flags.data_dir.clone(),
@@ -46,6 +46,7 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
         listen: flags.listen,
         segment_size: limits::SEGMENT_SIZE_DEFAULT,
     })?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGCHLD])?;
     let addresses = cluster.front_addresses();
     let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     line(&format!("front {}", shown.join(",")));
@@ -59,15 +60,16 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
         shown[0]
     ));
     line("Ctrl-C drains and stops everything");
-    for signal in signals.forever() {
-        if signal != SIGCHLD {
-            break;
-        }
+    loop {
+        // Looked at before the first signal too: a daemon may have ended before signals were heard.
         if let Some((name, code)) = cluster.ended()? {
             let text = format!("{name} ended with exit code {code}; see its log in logs/");
             error_line(&format!("error: {text}"));
             cluster.stop()?;
             return Err(Failure::new(ExitCode::Unhealthy, "daemon_ended", text));
+        }
+        if signals.wait().any(|signal| signal != SIGCHLD) {
+            break;
         }
     }
     line("stopping");

@@ -98,6 +98,10 @@ impl From<DrillError> for Failure {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
+    run_all(flags).map_err(Failure::proves_nothing)
+}
+
+fn run_all(flags: &Flags) -> Result<ExitCode, Failure> {
     if let Some(count) = flags.kills {
         return drill(flags, Scenario::KillInTurn(count));
     }

@@ -18,6 +18,7 @@ mod sim;
 mod status;
 mod story;
 mod verify;
+mod waiting;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -132,7 +133,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return output::usage(&error),
     };
     let json = cli.command.wants_json();
-    match cli.command.run() {
+    if let Some(what) = cli.command.silent_work() {
+        waiting::begin(what);
+    }
+    let result = cli.command.run();
+    waiting::end();
+    match result {
         Ok(code) => code,
         Err(failure) => failure.print(json),
     }
@@ -165,6 +171,33 @@ impl Command {
                 output::completions(shell, &mut Cli::command());
                 Ok(ExitCode::Ok)
             }
+        }
+    }
+
+    /// What a command does before its first line; `None` for those that tell it themselves.
+    const fn silent_work(&self) -> Option<&'static str> {
+        match self {
+            Self::Dev(_) => Some("starting backup, nodes and fronts"),
+            Self::Inspect(_) => Some("reading the folder"),
+            Self::Audit(_) => Some("waiting for the sums of all logs"),
+            Self::Open(_)
+            | Self::Close(_)
+            | Self::Configure(_)
+            | Self::Credit(_)
+            | Self::Debit(_)
+            | Self::Get(_)
+            | Self::List(_)
+            | Self::Find(_)
+            | Self::Status(_)
+            | Self::Cluster(_) => Some("waiting for an answer"),
+            Self::Drill(_)
+            | Self::Bench(_)
+            | Self::Front(_)
+            | Self::Node(_)
+            | Self::Backup(_)
+            | Self::Verify(_)
+            | Self::Sim(_)
+            | Self::Completions { .. } => None,
         }
     }
 

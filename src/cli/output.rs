@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::{Value, json};
 
-use super::exit_code;
+use super::{exit_code, waiting};
 use crate::client::ClientError;
 use crate::role::ExitCode;
 
@@ -31,6 +31,13 @@ impl Failure {
 
     pub(crate) const fn hint(mut self, hint: &'static str) -> Self {
         self.hint = hint;
+        self
+    }
+
+    /// For a command that exits with 0 only where it proved something: whatever kept it from that,
+    /// it did not.
+    pub(super) const fn proves_nothing(mut self) -> Self {
+        self.code = ExitCode::Damage;
         self
     }
 
@@ -84,12 +91,14 @@ impl From<std::io::Error> for Failure {
 
 /// One line of a result. A reader that went away is no failure of the command.
 pub(super) fn line(text: &str) {
+    waiting::end();
     let mut out = std::io::stdout().lock();
     drop(writeln!(out, "{text}").and_then(|()| out.flush()));
 }
 
 /// One line beside the result.
 pub(super) fn error_line(text: &str) {
+    waiting::end();
     drop(writeln!(std::io::stderr().lock(), "{text}"));
 }
 

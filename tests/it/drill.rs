@@ -110,3 +110,17 @@ fn a_stopped_node_that_wakes_after_its_take_over_changes_nothing() {
 fn a_backup_that_stands_still_for_ten_seconds_loses_nothing() {
     drill("backup-paused", &[]);
 }
+
+/// Exit code 0 says that something was proved. A drill that cannot even begin proves nothing.
+#[test]
+fn a_drill_that_cannot_run_does_not_end_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"no folder").unwrap();
+    let kept = file.to_str().unwrap();
+    let output = run(&["drill", "--keep", kept, "--json"]);
+    assert_eq!(code(&output), 6, "{}", err(&output));
+    let told: Value = serde_json::from_str(err(&output).lines().next_back().unwrap()).unwrap();
+    assert_eq!(told["error"]["code"], 6);
+    assert_eq!(told["error"]["name"], "drill");
+}
