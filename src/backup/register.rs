@@ -394,11 +394,33 @@ impl Running {
         }
     }
 
+    /// A node whose removal is durable by now is told so, and hears nothing more. Comes before
+    /// `sync_streams`, which remembers that it was.
+    fn dismiss_removed(&mut self, out: &mut Outbox) {
+        let retired = self.authority.record().retired.iter();
+        let new = retired.filter(|(log, _)| self.streams.get(log).is_some_and(|s| !s.retired));
+        let new: Vec<_> = new.map(|(log, (node, _))| (*log, *node)).collect();
+        for (log, node) in new {
+            let stream = self.streams.get_mut(&log).expect("it was just there");
+            let owner = stream.owner.map(|owner| Asker {
+                peer: owner.peer,
+                request: 0,
+            });
+            let waiting = stream.fence.claim().map(|claim| claim.asker);
+            stream.forget_claim();
+            let text = format!("node {node} was removed from the cluster");
+            for asker in owner.into_iter().chain(waiting) {
+                self.refuse(asker, RefusalCode::NotAMember, &text, out);
+            }
+        }
+    }
+
     /// The authority's file is durable: who waits for it may hear of it.
     pub(super) fn on_authority_saved(&mut self, now: Now, out: &mut Outbox) {
         self.authority.saved();
         self.table_changed = true;
         self.cut_tails(out);
+        self.dismiss_removed(out);
         self.moves_saved(now, out);
         let through = self.authority.durable_through();
         while let Some((number, log)) = self.grants.front().copied() {

@@ -83,9 +83,6 @@ impl Running {
             tell(asker, &answer.to_string(), out);
             return;
         }
-        if let Change::Remove(node) = change {
-            self.dismiss(node, out);
-        }
         let number = self.authority.change(|record| change.apply(record));
         self.moves.answers.push((number, asker, answer.to_string()));
         self.moves.due = true;
@@ -162,24 +159,6 @@ impl Running {
             Change::Cancel(number),
             format!("move {number} is taken back"),
         ))
-    }
-
-    /// A node that is to leave is told so, and hears nothing more.
-    fn dismiss(&mut self, node: NodeId, out: &mut Outbox) {
-        let Some(log) = self.log_of(node) else {
-            return;
-        };
-        let text = format!("node {node} was removed from the cluster");
-        if let Some(owner) = self.streams[&log].owner {
-            let asker = Asker {
-                peer: owner.peer,
-                request: 0,
-            };
-            self.refuse(asker, RefusalCode::NotAMember, &text, out);
-        }
-        if let Some(stream) = self.streams.get_mut(&log) {
-            stream.forget_claim();
-        }
     }
 
     /// Answers the commands whose changes are durable.

@@ -8,7 +8,7 @@ use super::super::{NODE_WEIGHT_MAX, Running, Stage};
 use super::Join;
 use crate::clock::Now;
 use crate::limits;
-use crate::model::{LogEnd, LogNumber, Term, to_usize};
+use crate::model::{LogEnd, Term, to_usize};
 use crate::protocol::{RefusalCode, Register};
 use crate::role::{Level, Outbox};
 
@@ -118,11 +118,5 @@ impl Running {
             let text = format!("node {} joins the cluster with log {log}", join.node);
             self.say(Level::Info, text, out);
         }
-    }
-
-    /// The log of a node, if it is a member.
-    pub(super) fn log_of(&self, node: crate::model::NodeId) -> Option<LogNumber> {
-        let member = self.authority.record().members.get(&node);
-        member.map(|member| member.log)
     }
 }

@@ -80,6 +80,47 @@ fn a_node_that_is_removed_while_it_joins_gets_no_term() {
     assert_eq!(bench.alarms(), 0);
 }
 
+/// A removal that is not durable is no removal: the node hears of it behind the record, and a
+/// backup that ends in between still has the node.
+#[test]
+fn a_node_hears_of_its_removal_once_it_is_durable() {
+    for crash in [false, true] {
+        let mut world = World::serving();
+        world.command(ClusterCommand::Drain, |ask| ask.node = Some(node(3)));
+        world.run_to_rest();
+        let ask = ClusterAsk {
+            command: ClusterCommand::Remove,
+            dry_run: false,
+            node: Some(node(3)),
+            weight: 0,
+            number: MoveNumber(0),
+        };
+        let peer = world.nodes[&3].peer.unwrap();
+        let bench = &mut world.bench;
+        let operator = bench.connect(PeerRole::Client, None, super::life(9_001));
+        bench.heard(peer);
+        bench.say_to(operator, &Message::ClusterAsk(ask));
+        assert!(
+            bench
+                .heard(peer)
+                .iter()
+                .all(|text| !text.contains("refused"))
+        );
+        if crash {
+            world.crash();
+            world.run_to_rest();
+            world.check();
+            assert_eq!(world.bench.status()["nodes"].as_array().unwrap().len(), 3);
+            continue;
+        }
+        assert_eq!(bench.disk_do("save_file"), 1);
+        assert_eq!(bench.heard(peer), ["refused not_a_member"]);
+        bench.settle();
+        assert_eq!(bench.status()["retired_logs"][0], 3);
+        assert_eq!(bench.alarms(), 0);
+    }
+}
+
 /// The term in its folder is newer than that of a node that the cluster does not have: the backup
 /// took itself for an old copy, alarmed, and the node stopped as damaged. Seeds 153 and 204.
 #[test]
