@@ -194,6 +194,9 @@ fn change(how: &How, node: NodeId, kind: ClusterCommand, weight: u32) -> Result<
 
 fn add_node(flags: &AddFlags) -> Result<ExitCode, Failure> {
     let (node, how) = (flags.node, &flags.how);
+    if how.dry_run {
+        return change(how, node, ClusterCommand::Add, flags.weight);
+    }
     let mut client = how.target.connect()?;
     let status = state(&mut client)?;
     let backup = word(&status, "address");

@@ -474,6 +474,8 @@ pub enum ClusterCommand {
     Resume = 6,
     /// Takes back a move that was only ordered.
     Cancel = 7,
+    /// As a dry run only: shows what would move to a node that is not a member yet.
+    Add = 8,
 }
 
 impl ClusterCommand {
@@ -486,6 +488,7 @@ impl ClusterCommand {
             5 => Some(Self::Pause),
             6 => Some(Self::Resume),
             7 => Some(Self::Cancel),
+            8 => Some(Self::Add),
             _ => None,
         }
     }

@@ -23,6 +23,9 @@ use crate::protocol::{ClusterAsk, ClusterCommand};
 /// Between two looks at the plan at the end.
 const LOOK_MS: u64 = 150;
 
+/// Nodes of numbers above this are only planned for.
+const NEVER_THERE: u32 = 1_000;
+
 /// What the operator knows and does.
 #[derive(Debug)]
 pub(super) struct Operator {
@@ -143,6 +146,11 @@ impl World {
                     operator.leaving.insert(node);
                 }
             }
+            11 if ask.dry_run => {
+                ask.command = ClusterCommand::Add;
+                ask.node = NodeId::new(NEVER_THERE + node.get());
+                ask.weight = 1;
+            }
             11 => (),
             _ => {
                 self.add_node(operator);
@@ -206,7 +214,8 @@ impl World {
                 | ClusterCommand::Remove
                 | ClusterCommand::Weight
                 | ClusterCommand::Pause
-                | ClusterCommand::Cancel => (),
+                | ClusterCommand::Cancel
+                | ClusterCommand::Add => (),
             }
         }
     }
@@ -278,5 +287,6 @@ const fn name_of(command: ClusterCommand) -> &'static str {
         ClusterCommand::Pause => "command_pause",
         ClusterCommand::Resume => "command_resume",
         ClusterCommand::Cancel => "command_cancel",
+        ClusterCommand::Add => "command_add",
     }
 }

@@ -21,7 +21,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::options::NewCluster;
-use crate::model::{ClusterId, Generation, LogNumber, NodeId, RingEpoch};
+use crate::limits;
+use crate::model::{ClusterId, Generation, LogNumber, NodeId, RingEpoch, to_usize};
 use crate::ring::SlotTable;
 
 pub(super) use file::AuthorityFileError;
@@ -128,6 +129,12 @@ impl Record {
     pub(super) fn log(&self, log: LogNumber) -> Option<&MemberRecord> {
         let found = self.logs().find(|(_, member)| member.log == log);
         found.map(|(_, member)| member)
+    }
+
+    /// May one more node become a member?
+    pub(super) fn has_room(&self) -> bool {
+        let is_full = to_usize(u64::from(limits::NODE_COUNT_MAX)) <= self.members.len();
+        !is_full && self.log_next <= u32::from(u16::MAX)
     }
 
     /// Makes a new node a member. Panics if it is one, or if there is no log number left.

@@ -24,6 +24,8 @@ enum Change {
     Weight(NodeId, u32),
     Pause(bool),
     Cancel(MoveNumber),
+    /// In a dry run only: nodes are added by their own start.
+    Add(NodeId, u32),
 }
 
 impl Change {
@@ -43,6 +45,7 @@ impl Change {
             Self::Remove(node) => record.remove_member(*node),
             Self::Pause(paused) => record.moves.paused = *paused,
             Self::Cancel(number) => record.cancel_move(*number),
+            Self::Add(node, weight) => record.add_member(*node, *weight),
         }
     }
 }
@@ -120,9 +123,7 @@ impl Running {
             ClusterCommand::Weight => {
                 let node = node()?;
                 member(node)?;
-                if NODE_WEIGHT_MAX < ask.weight {
-                    return Err(format!("weights are 0 to {NODE_WEIGHT_MAX}"));
-                }
+                test_weight(ask.weight)?;
                 if ask.weight == 0 {
                     test_others(record, node)?;
                 }
@@ -135,6 +136,7 @@ impl Running {
             }
             ClusterCommand::Resume => Ok((Change::Pause(false), "planned moves go on".to_owned())),
             ClusterCommand::Cancel => self.judge_cancel(ask.number),
+            ClusterCommand::Add => judge_addition(record, node()?, ask),
         }
     }
 
@@ -171,6 +173,34 @@ impl Running {
             through < *number
         });
     }
+}
+
+fn test_weight(weight: u32) -> Result<(), String> {
+    if weight <= NODE_WEIGHT_MAX {
+        Ok(())
+    } else {
+        Err(format!("weights are 0 to {NODE_WEIGHT_MAX}"))
+    }
+}
+
+/// What a new node would get.
+fn judge_addition(
+    record: &Record,
+    node: NodeId,
+    ask: &ClusterAsk,
+) -> Result<(Change, String), String> {
+    if record.members.contains_key(&node) {
+        return Ok((Change::Nothing, format!("node {node} is a member already")));
+    }
+    test_weight(ask.weight)?;
+    if !record.has_room() {
+        return Err("the cluster has no room for more nodes".to_owned());
+    }
+    if !ask.dry_run {
+        return Err(format!("node {node} joins when it is started with --join"));
+    }
+    let text = format!("node {node} joins when it is started with --join, and gets its share");
+    Ok((Change::Add(node, ask.weight), text))
 }
 
 /// Somebody else must be left to own what this node owns.

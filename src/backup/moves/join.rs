@@ -7,8 +7,7 @@ use super::super::stream::{OnDisk, Stream};
 use super::super::{NODE_WEIGHT_MAX, Running, Stage};
 use super::Join;
 use crate::clock::Now;
-use crate::limits;
-use crate::model::{LogEnd, Term, to_usize};
+use crate::model::{LogEnd, Term};
 use crate::protocol::{RefusalCode, Register};
 use crate::role::{Level, Outbox};
 
@@ -78,8 +77,7 @@ impl Running {
             let text = format!("weight {weight}, where 0 to {NODE_WEIGHT_MAX} are possible");
             return Err((RefusalCode::Malformed, text));
         }
-        let full = to_usize(u64::from(limits::NODE_COUNT_MAX)) <= latest.members.len();
-        if full || u32::from(u16::MAX) < latest.log_next {
+        if !latest.has_room() {
             return refusal(
                 RefusalCode::NotAMember,
                 "the cluster has no room for more nodes",

@@ -140,6 +140,24 @@ fn a_drained_node_owns_nothing_and_can_be_removed() {
             .contains("drain it first")
     );
 
+    let epoch = world.bench.status()["ring_epoch"].clone();
+    let dry = world.command(ClusterCommand::Add, |ask| {
+        ask.node = Some(node(9));
+        ask.weight = 2;
+        ask.dry_run = true;
+    });
+    assert_eq!(dry["done"], false);
+    let share = dry["plan"]["nodes"][3].clone();
+    assert_eq!((&share["node"], &share["slots"]), (&9.into(), &0.into()));
+    // Two shares of five of 65,536 slots, as far as the ring is even.
+    let planned = share["planned_slots"].as_u64().unwrap();
+    assert!((18_000..36_000).contains(&planned), "{share}");
+    assert_eq!(dry["plan"]["slots_to_move"], planned);
+    let refused = world.command(ClusterCommand::Add, |ask| ask.node = Some(node(9)));
+    assert!(refused["refused"].as_str().unwrap().contains("--join"));
+    assert_eq!(world.bench.status()["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(world.bench.status()["ring_epoch"], epoch);
+
     let done = world.command(ClusterCommand::Drain, |ask| ask.node = Some(node(3)));
     assert_eq!(done["done"], true);
     world.run_to_rest();

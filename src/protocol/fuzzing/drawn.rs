@@ -585,6 +585,7 @@ fn cluster_ask(draw: &mut Draw<'_>) -> ClusterAsk {
             ClusterCommand::Pause,
             ClusterCommand::Resume,
             ClusterCommand::Cancel,
+            ClusterCommand::Add,
         ]),
         dry_run: draw.coin(),
         node: NodeId::new(draw.u32()),
