@@ -227,6 +227,10 @@ pub const LINGER_MS_MAX: u64 = 1_000;
 /// Time in which the disk threads must finish at the end of the process.
 pub const LANES_END_MS_MAX: u64 = 5_000;
 
+/// The same where the process is to go on in the same folder: the making of a checkpoint may take
+/// this long. Behind it the process ends, and whoever watches it starts it again.
+pub const LANES_AGAIN_MS_MAX: u64 = 60_000;
+
 /// Pause of a listener that could not accept for want of descriptors or memory.
 pub const ACCEPT_PAUSE_MS: u64 = 50;
 

@@ -16,8 +16,8 @@ use super::sockets::Sockets;
 use super::{Limits, Setup, Signals};
 use crate::clock::{Clock, Now, Tick};
 use crate::limits::{
-    DESCRIPTOR_RESERVE_COUNT, EVENT_COUNT_MAX, EXIT_FLUSH_MS_MAX, LANES_END_MS_MAX,
-    LISTENER_COUNT_MAX,
+    DESCRIPTOR_RESERVE_COUNT, EVENT_COUNT_MAX, EXIT_FLUSH_MS_MAX, LANES_AGAIN_MS_MAX,
+    LANES_END_MS_MAX, LISTENER_COUNT_MAX,
 };
 use crate::model::to_u64;
 use crate::role::{Effect, ExitCode, Input, Level, Outbox, Role};
@@ -146,8 +146,7 @@ impl EventLoop<'_> {
             self.carry_out_effects(now.tick)?;
             self.say_lines();
             if let Some(ended) = self.ending {
-                self.leave()?;
-                return Ok(ended);
+                return self.leave(ended);
             }
         }
     }
@@ -282,7 +281,7 @@ impl EventLoop<'_> {
     }
 
     /// The end: what is queued leaves, within bounds, and the disk finishes what it was given.
-    fn leave(mut self) -> io::Result<()> {
+    fn leave(mut self, mut ended: Ended) -> io::Result<Ended> {
         let start = self.clock.now().tick;
         let end = start.plus_ms(EXIT_FLUSH_MS_MAX);
         let peers: Vec<_> = self.sockets.peers.iter().map(|(peer, _)| peer).collect();
@@ -302,13 +301,21 @@ impl EventLoop<'_> {
             }
             self.sockets.flush_writable(now);
         }
-        if !self.lanes.finish(Duration::from_millis(LANES_END_MS_MAX)) {
+        let ms = match ended {
+            Ended::Exit(_) => LANES_END_MS_MAX,
+            // Whoever begins again needs the folder that the disk's threads still hold.
+            Ended::Again => LANES_AGAIN_MS_MAX,
+        };
+        if !self.lanes.finish(Duration::from_millis(ms)) {
             (self.say)(Level::Warn, "ends while the disk is busy");
+            if let Ended::Again = ended {
+                ended = Ended::Exit(ExitCode::Unhealthy);
+            }
         }
         for (level, text) in self.sockets.lines {
             (self.say)(level, &text);
         }
-        Ok(())
+        Ok(ended)
     }
 }
 
