@@ -147,7 +147,7 @@ impl World {
         } else {
             self.node_at[to_usize(crash.node % count)]
         };
-        self.counts.fault(FaultKind::CrashInMove.name());
+        self.note_fault(FaultKind::CrashInMove);
         if crash.cuts_off && machine != self.backup() {
             self.cut_off(machine, self.at + crash.away_ms * MS);
             return;

@@ -425,7 +425,7 @@ impl World {
     /// Power is cut in the middle of a disk operation: `image` is the disk at that moment.
     pub(super) fn crash_in_disk(&mut self, number: usize, image: &MemoryMedium) {
         self.machines[number].body = None;
-        self.counts.fault(FaultKind::PowerCutInDisk.name());
+        self.note_fault(FaultKind::PowerCutInDisk);
         let text = format!(
             "power of {} is cut in the middle of a disk operation",
             self.machines[number].name

@@ -63,7 +63,8 @@ pub(super) struct Faults {
     /// From which machine the spare one took a node's place.
     pub(super) replaced: Option<usize>,
     stopping: BTreeSet<usize>,
-    kinds: BTreeSet<FaultKind>,
+    /// What happened so far: nothing else excuses anybody.
+    struck: BTreeSet<FaultKind>,
     takes_over: bool,
 }
 
@@ -72,7 +73,6 @@ impl Faults {
         let on = plan.faults.iter();
         Self {
             streams: on
-                .clone()
                 .map(|(kind, every)| (*kind, (fault_stream(plan.seed, *kind), *every)))
                 .collect(),
             slow_disks: BTreeMap::new(),
@@ -86,13 +86,13 @@ impl Faults {
             is_lost: false,
             replaced: None,
             stopping: BTreeSet::new(),
-            kinds: on.map(|(kind, _)| *kind).collect(),
+            struck: BTreeSet::new(),
             takes_over: plan.moves.is_some(),
         }
     }
 
     fn has_any(&self, kinds: &[FaultKind]) -> bool {
-        kinds.iter().any(|kind| self.kinds.contains(kind))
+        kinds.iter().any(|kind| self.struck.contains(kind))
     }
 
     /// Is a disk in this machine that is not the right one?
@@ -154,7 +154,7 @@ impl Faults {
         takes
     }
 
-    /// Is this alarm what a fault that is on leads to?
+    /// Is this alarm what a fault that happened leads to?
     pub(super) fn explains_alarm(&self, text: &str, _is_healed: bool) -> bool {
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         let never = [
@@ -222,7 +222,7 @@ impl Faults {
         self.has_any(&damage) || self.has_any(&exchanged)
     }
 
-    /// Is this end of a process what a fault that is on leads to?
+    /// Is this end of a process what a fault that happened leads to?
     pub(super) fn explains_exit(&mut self, machine: usize, code: ExitCode, healed: bool) -> bool {
         let asked = self.stopping.remove(&machine);
         match code {
@@ -296,7 +296,7 @@ impl World {
             let ms = random.below(2 * reach).cast_signed() - reach.cast_signed();
             machine.clock.jump(ms);
         }
-        self.counts.fault(FaultKind::Skew.name());
+        self.note_fault(FaultKind::Skew);
     }
 
     /// A fault of this class is due.
@@ -319,10 +319,16 @@ impl World {
         let told = self.apply(kind, &mut random);
         self.faults.streams.insert(kind, (random, every));
         if let Some(text) = told {
-            self.counts.fault(kind.name());
+            self.note_fault(kind);
             self.tell(&format!("fault {}: {text}", kind.name()));
         }
         self.note_healing();
+    }
+
+    /// A fault happened.
+    pub(super) fn note_fault(&mut self, kind: FaultKind) {
+        self.counts.fault(kind.name());
+        self.faults.struck.insert(kind);
     }
 
     /// A machine that was hurt and serves again is whole.
