@@ -13,13 +13,13 @@ use super::{Running, Stage};
 use crate::canary::{self, Bug};
 use crate::clock::Now;
 use crate::limits::END_QUIET_MS;
-use crate::model::{LogNumber, NodeId, Seq};
+use crate::model::{LogEnd, LogNumber, NodeId, Seq};
 use crate::role::{DiskRequest, Effect, Level, Outbox};
 
 /// What this log lacks, or may lack: damage took it from the end, and only the log's node has it.
 pub(super) fn lacks(record: &Record, stream: &Stream) -> Option<String> {
     let log = stream.log;
-    if let Some(text) = lacks_known(record, stream) {
+    if let Some(text) = lacks_known(record, log, &stream.durable) {
         return Some(text);
     }
     let is_doubtful = record
@@ -37,8 +37,7 @@ pub(super) fn lacks(record: &Record, stream: &Stream) -> Option<String> {
 
 /// A block or a place that the record knows to have been durable in this log, and that the log
 /// here lacks.
-fn lacks_known(record: &Record, stream: &Stream) -> Option<String> {
-    let (log, end) = (stream.log, &stream.durable);
+fn lacks_known(record: &Record, log: LogNumber, end: &LogEnd) -> Option<String> {
     let ended = record.moves.ended.iter().filter(|ended| ended.log == log);
     let member = record.log(log);
     let granted = member.and_then(MemberRecord::granted_behind);
@@ -57,6 +56,20 @@ fn lacks_known(record: &Record, stream: &Stream) -> Option<String> {
         (end.offset <= place.offset()).then_some(place)
     });
     place.map(|place| format!("ends with block {} here, before {place}", end.seq))
+}
+
+/// What this log lacks and no node can bring: the backup wrote it itself, in a term of its own,
+/// and no node was there since.
+pub(super) fn lacks_own(record: &Record, log: LogNumber, end: &LogEnd) -> Option<String> {
+    let member = record.log(log)?;
+    // What the nodes had is before that term; the caller has looked whether it is there.
+    let text = member
+        .is_backups()
+        .then(|| lacks_known(record, log, end))??;
+    Some(format!(
+        "log {log} {text}, which the backup wrote itself: no node has it. Restore the folder, or \
+         make the backup again from the nodes in an empty folder: `counterfoil backup recover`"
+    ))
 }
 
 /// Does a member's log end behind what is recorded? Nobody takes over a retired one.
@@ -152,7 +165,7 @@ impl Running {
         let Some(text) = lacks(record, stream) else {
             return;
         };
-        let level = if lacks_known(record, stream).is_some() {
+        let level = if lacks_known(record, log, &stream.durable).is_some() {
             Level::Alarm
         } else {
             Level::Warn

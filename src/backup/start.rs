@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::authority::{MemberRecord, Record};
+use super::ends::lacks_own;
 use super::recover::{Progress, Recover};
 use super::stream::{OnDisk, Stream};
 use super::{BackupOptions, Running, Stage};
@@ -307,7 +308,7 @@ fn judge(record: &Record, member: &MemberRecord, report: &LogReport) -> Result<(
             end.chain, end.seq, grant.term, grant.chain
         ));
     }
-    Ok(())
+    lacks_own(record, log, end).map_or(Ok(()), Err)
 }
 
 impl Running {

@@ -384,10 +384,12 @@ impl Watch {
         Ok(())
     }
 
-    /// Does this node's disk have all that is durable of its log at the backup?
+    /// Does this node's disk have all that is durable of its log at the backup? A block of the
+    /// backup's own, of a later term than the node's, is not with it.
     pub(super) fn has_all(&self, machine: usize, log: LogNumber) -> bool {
         let there = self.backup_ends.get(&log).copied().unwrap_or_default();
-        there.seq <= self.own_end(machine).seq
+        let own = self.own_end(machine);
+        there.seq <= own.seq && there.term <= own.term
     }
 
     /// A log of the backup was damaged: where it ends is what the next start finds.

@@ -6,7 +6,7 @@
 //! durable here. A number that is not listed moves nothing.
 
 use super::super::Running;
-use super::super::authority::{Cause, Handed, MemberRecord, MoveRecord, MoveState};
+use super::super::authority::{Cause, Handed, MoveRecord, MoveState};
 use super::super::connections::Asker;
 use super::ms_between;
 use crate::canary::{self, Bug};
@@ -90,9 +90,16 @@ impl Running {
     /// The backup's own hand-over ends at `seq`: it dropped whatever was staged in the log.
     fn note_end_of_log(&mut self, log: LogNumber, seq: Seq) {
         let record = self.authority.latest();
-        if !record.log(log).is_some_and(MemberRecord::is_backups) {
+        let Some(member) = record.log(log).filter(|member| member.is_backups()) else {
             return;
+        };
+        if member.reached < seq {
+            // Nobody else has this block, and others go on with what it gives them.
+            let node = self.streams[&log].node;
+            self.authority
+                .change_member(node, |member| member.reach(seq));
         }
+        let record = self.authority.latest();
         let ended = record.moves.ended.iter();
         let dropped = ended.filter(|ended| ended.log == log && ended.gone.is_none());
         let dropped: Vec<MoveNumber> = dropped.map(|ended| ended.number).collect();

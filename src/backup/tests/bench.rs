@@ -563,7 +563,7 @@ impl Bench {
             incarnation,
         };
         self.say_to(peer, &Message::Hello(hello));
-        assert_eq!(self.heard(peer), ["welcome"]);
+        assert_eq!(self.heard(peer), ["welcome"], "{:?}", self.exit);
         peer
     }
 

@@ -10,7 +10,7 @@ use super::world::World;
 use crate::backup::authority::Record;
 use crate::model::{Entry, NodeId, Seq, Term};
 use crate::protocol::{ClusterAsk, ClusterCommand};
-use crate::role::{Input, Level};
+use crate::role::{ExitCode, Input, Level};
 
 /// Something lies behind the end.
 const TORN: Option<&str> = Some("at offset 4480");
@@ -86,6 +86,26 @@ fn what_was_torn_is_taken_over_only_once_its_node_has_sent_all_that_it_has() {
     world.check();
     assert_eq!(world.slots_of(2), 0);
     assert_eq!(world.bench.status()["healthy"], true);
+}
+
+/// The block that handed a dead node's slots over was damaged at the end of its log, put aside as
+/// a torn write, and the node's own block of that number was taken for it: the node had in its log
+/// what others had adopted. Found by the simulator, seed 362.
+#[test]
+fn a_lost_block_of_the_backups_own_is_not_made_up_by_the_node() {
+    for torn in [TORN, None] {
+        let mut world = world();
+        world.kill(2);
+        world.run_ms(3_000);
+        world.run_to_rest();
+        assert_eq!(world.slots_of(2), 0);
+        let lost = crash_and_lose(&mut world, 2, torn);
+        world.run_ms(100);
+        let (code, text) = world.bench.exit.clone().unwrap();
+        assert_eq!(code, ExitCode::Damage);
+        assert!(text.contains(&format!("and had block {lost}")), "{text}");
+        assert!(text.contains("backup recover"), "{text}");
+    }
 }
 
 #[test]

@@ -147,7 +147,8 @@ fn events_of(log: LogNumber, end: LogEnd, block: &[u8]) -> Vec<MoveEvent> {
             Entry::HandOver(hand_over) if seen.insert(hand_over.number) => {
                 events.push(MoveEvent::HandedOver {
                     number: hand_over.number,
-                    place: Place::new(log, end.offset),
+                    // Somewhere in that block.
+                    place: Place::new(log, end.offset - 128),
                     end,
                     image: image(),
                     slot_count: 0,
