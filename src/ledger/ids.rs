@@ -255,8 +255,12 @@ impl Ids {
     /// Reads ahead where an id with this fingerprint is or would be.
     #[inline]
     pub(super) fn touch(&self, row: u64, fingerprint: u64) -> u64 {
-        self.page(row, fingerprint)
-            .map_or(0, |page| page.0[home(fingerprint)].fingerprint)
+        let directory = self.row_number(row).map(|row| &self.slab[row].directory);
+        let page = directory.and_then(|directory| directory.page(key_of(fingerprint)));
+        page.map_or(0, |page| {
+            let count = u64::from(self.states.get(page).item_count);
+            self.pages.get(page).0[home(fingerprint)].fingerprint ^ count
+        })
     }
 
     /// Remembers an id.

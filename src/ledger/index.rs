@@ -134,6 +134,13 @@ impl Index {
         }
     }
 
+    /// Reads ahead where an item with this tag is or would be.
+    #[inline]
+    pub(super) fn touch(&self, tag: u32) -> u64 {
+        let page = self.partition(tag).page(tag << PARTITION_BITS);
+        page.map_or(0, |page| self.pages.get(page).0[home(tag)])
+    }
+
     /// Adds an item.
     pub(super) fn insert(&mut self, tag: u32, number: u32) {
         let mut page = self.page_for(tag);

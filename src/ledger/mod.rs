@@ -57,7 +57,7 @@ use crate::limits::{
 };
 use crate::model::{
     Change, Entry, EpochMark, Flags, Kind, LogTime, MoveNumber, Operation, OperationId, Place,
-    RingEpoch, Slot, UserId, id_fingerprint, id_fingerprint_in, user_slot,
+    RingEpoch, Slot, UserId, id_fingerprint, user_slot,
 };
 
 /// What a ledger is made with.
@@ -142,7 +142,7 @@ pub struct Ledger {
 }
 
 /// Fingerprints that are kept from one question about an id to the next.
-const PRINT_COUNT: usize = 2 * TOUCH_COUNT;
+const PRINT_COUNT: usize = 4 * TOUCH_COUNT;
 
 /// The fingerprint of an id: a hash that is worth keeping between its look-ups.
 #[derive(Clone, Copy)]
@@ -607,7 +607,7 @@ impl Ledger {
         // From here on nothing can fail.
         self.meta.progress = next;
         if self.keep_ids {
-            let fingerprint = id_fingerprint_in(slot, self.ring_key, user, id);
+            let fingerprint = self.fingerprint(user, id);
             let row = row_of(id.time_ms());
             self.ids.insert(IdItem {
                 row,

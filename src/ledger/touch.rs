@@ -79,28 +79,35 @@ impl Ahead {
 
 impl Ledger {
     /// Fetches what these operations will look at. Changes nothing.
+    ///
+    /// Each pass is short and decides nothing by what it has just read: so the processor runs on
+    /// to the next operation while it waits for memory.
     pub fn touch(&self, ahead: &Ahead) {
         if ahead.count < TOUCH_COUNT_MIN {
             return;
         }
         let mut tags = [KeyTag::default(); TOUCH_COUNT];
+        let mut prints = [(0, 0); TOUCH_COUNT];
         let mut sum = 0_u64;
-        for (tag, key) in tags.iter_mut().zip(ahead.keys()) {
+        for ((tag, print), key) in tags.iter_mut().zip(&mut prints).zip(ahead.keys()) {
             *tag = self.table.key_tag(key.user, key.currency);
-        }
-        if self.keep_ids {
-            for key in ahead.keys() {
-                if let Some(id) = key.id {
-                    let fingerprint = self.fingerprint(key.user, id);
-                    sum ^= self.ids.touch(row_of(id.time_ms()), fingerprint);
-                }
+            if self.keep_ids
+                && let Some(id) = key.id
+            {
+                *print = (row_of(id.time_ms()), self.fingerprint(key.user, id));
             }
         }
-        let tags = &mut tags[..ahead.count];
+        let (tags, prints) = (&mut tags[..ahead.count], &prints[..ahead.count]);
+        for tag in &*tags {
+            sum ^= self.table.touch_home(*tag);
+        }
+        for (row, fingerprint) in prints {
+            sum ^= self.ids.touch(*row, *fingerprint);
+        }
         for tag in &mut *tags {
             self.table.touch_index(tag);
         }
-        for tag in &mut *tags {
+        for tag in &*tags {
             sum ^= self.table.touch_line(*tag);
         }
         for tag in &*tags {
