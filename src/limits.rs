@@ -33,6 +33,10 @@ pub const BLOCKS_IN_FLIGHT_MAX: u32 = 8;
 /// larger blocks, not more of them.
 pub const BLOCKS_IN_FLIGHT_EAGER: u32 = 2;
 
+/// Operations that are worth a block of their own while another one is in flight: two syncs, a
+/// frame to the backup and its answer cost about as much as so many operations.
+pub const BLOCK_WORTH_COUNT: u32 = 128;
+
 /// Operations that wait on a node for their turn; above it `busy`. Eight full blocks.
 pub const NODE_QUEUED_COUNT_MAX: u32 = 8 * BATCH_COUNT_MAX;
 

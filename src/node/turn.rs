@@ -48,6 +48,12 @@ impl Queue {
         u32::try_from(self.operations.len()).expect("bounded by the limit of queued operations")
     }
 
+    /// Do only changes wait?
+    fn is_all_changes(&self) -> bool {
+        let is_change = |bytes| Operation::read(bytes).is_ok_and(|operation| operation.is_change());
+        self.operations.iter().all(is_change)
+    }
+
     #[cfg(debug_assertions)]
     pub(super) fn check_invariants(&self) {
         // (7) The frames account for all operations.
@@ -251,14 +257,20 @@ impl Running {
         }
     }
 
-    /// May a block be built now? While some are in flight, only a full one: so blocks grow with
-    /// the load.
+    /// May a block be built now? While one is in flight, only one that is worth its own syncs and
+    /// frames; while several are, only a full one: so blocks grow with the load. Who looks
+    /// something up does not wait for that: few look-ups need a block.
     fn may_build(&self, shared: &Shared) -> bool {
         let in_flight = self.commit.in_flight_count();
-        let is_full = limits::BATCH_COUNT_MAX <= self.queue.count();
-        let eager = limits::BLOCKS_IN_FLIGHT_EAGER;
-        let max = shared.options.limits.block_in_flight_count_max;
-        in_flight < eager.min(max) || (is_full && in_flight < max)
+        let waiting = self.queue.count();
+        let is_due = if in_flight == 0 {
+            true
+        } else if in_flight < limits::BLOCKS_IN_FLIGHT_EAGER {
+            limits::BLOCK_WORTH_COUNT <= waiting || !self.queue.is_all_changes()
+        } else {
+            limits::BATCH_COUNT_MAX <= waiting
+        };
+        is_due && in_flight < shared.options.limits.block_in_flight_count_max
     }
 
     /// Carries out what waits, builds the block and sends it.

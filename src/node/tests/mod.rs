@@ -16,5 +16,16 @@ mod sweep;
 mod taken_over;
 mod world;
 
+use crate::limits::BLOCK_WORTH_COUNT;
+use crate::model::Operation;
+
 /// Bytes of a segment in all tests.
 const SEGMENT_SIZE: u64 = crate::limits::SEGMENT_SIZE_MIN;
+
+/// Credits of 1 that get a block although another one is in flight.
+fn worth_a_block(number_first: u128, user: u128) -> Vec<Operation> {
+    let numbers = number_first..number_first + u128::from(BLOCK_WORTH_COUNT);
+    numbers
+        .map(|number| world::credit(number, user, 1))
+        .collect()
+}

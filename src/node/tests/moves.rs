@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use super::backup::{RING_KEY, TestBackup};
 use super::disk::{Checkpoint, TestDisk};
 use super::world::{START_MS, World, coin, credit, get, id, log_number, user};
+use super::worth_a_block;
 use crate::ledger::{ImageFigures, Ledger, LedgerOptions};
 use crate::limits;
 use crate::log::{Verify, blocks};
@@ -192,10 +193,10 @@ fn what_was_ordered_is_forgotten_with_the_link() {
     world.serve();
     // No block may be built: the hand-over has to wait.
     world.backup.holds_acks = true;
-    for number in 1..=2 {
-        world.send(&[credit(number, user_in(LOWER, 0), 1)]);
-        world.run();
-    }
+    world.send(&[credit(1, user_in(LOWER, 0), 1)]);
+    world.run();
+    world.send(&worth_a_block(2, user_in(LOWER, 0)));
+    world.run();
     order(&mut world, MoveStep::HandOver, 9, 1, None);
     world.run();
     world.cut_link();

@@ -5,6 +5,7 @@ use std::mem::take;
 use super::backup::{RING_KEY, TestBackup};
 use super::disk::{Checkpoint, TestDisk};
 use super::world::{World, cluster, credit, get, log_number, options};
+use super::worth_a_block;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::limits;
 use crate::log::{BlockBuilder, BlockSpec, Verify, blocks};
@@ -89,13 +90,14 @@ fn a_tail_that_the_backup_never_saw_is_sent_on() {
     world.backup.drops_appends = true;
     world.send(&[credit(4, 7, 1)]);
     world.run();
-    world.send(&[credit(5, 7, 1)]);
+    let more = worth_a_block(5, 7);
+    world.send(&more);
     world.run();
     let end = world.backup.end().seq;
     let mut world = world.restart();
     world.backup.drops_appends = false;
     world.backup.appends.clear();
-    let world = check_serves(world, 5);
+    let world = check_serves(world, 4 + i64::try_from(more.len()).unwrap());
     let tail = &world.backup.appends[..2];
     // The messages carry the present term, the blocks keep theirs.
     let sent = |seq| (Term(2), Term(1), seq);
