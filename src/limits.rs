@@ -390,6 +390,12 @@ pub const FOLD_RECORD_COUNT_MAX: u64 = 1 << 20;
 /// Bytes of the log that the replica takes in by one request.
 pub const REPLICA_STEP_SIZE: u64 = 4 << 20;
 
+/// Bytes of the log that are worth waking the replica; for less it rests between two steps.
+pub const REPLICA_WORTH_SIZE: u64 = 64 << 10;
+
+/// How long the replica rests between two steps while little comes. Audits do not wait for it.
+pub const REPLICA_REST_MS: u64 = 10;
+
 /// Lines of closed accounts that are kept before the oldest is used for another account.
 pub const CLOSED_COUNT_KEPT: u32 = 1 << 16;
 

@@ -246,6 +246,11 @@ impl Running {
         } else if self.stage == Stage::Stopping {
             self.note_ends(now);
         }
+        if self.stage == Stage::Serving {
+            let is_due = |stream: &&Stream| stream.replica_due().is_some_and(|due| due <= now.tick);
+            let rested = self.streams.values().filter(is_due);
+            self.touched.extend(rested.map(|stream| stream.log));
+        }
         let touched = std::mem::take(&mut self.touched);
         for log in touched {
             self.answer_owner(now, log, out);
@@ -266,11 +271,12 @@ impl Running {
     }
 
     fn deadline(&self) -> Option<Tick> {
-        // Moves go on only as long as the backup serves.
-        let moves = self.moves.deadline();
-        let due = moves
+        // Moves and replicas go on only as long as the backup serves.
+        let replicas = self.streams.values().filter_map(Stream::replica_due);
+        let others = replicas.chain(self.moves.deadline());
+        let due = others
             .filter(|_| self.stage == Stage::Serving)
-            .map_or(self.upkeep_due, |due| due.min(self.upkeep_due));
+            .fold(self.upkeep_due, Tick::min);
         (self.stage != Stage::Ended).then_some(due)
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Replica {
     again: Option<Tick>,
     asked: bool,
     probe: Option<(Seq, u128)>,
+    /// For little it does not go on before this.
+    rests_until: Tick,
 }
 
 /// Checkpoints of a log, and what may go.
@@ -155,11 +157,23 @@ impl Stream {
         (end <= checkpoint.end.offset && retention.horizon_ms != 0).then_some(segment)
     }
 
+    /// When the replica is to go on at the latest, if there is something for it.
+    pub(super) fn replica_due(&self) -> Option<Tick> {
+        let replica = &self.replica;
+        let is_behind = self.exists() && replica.end.seq < self.durable.seq;
+        let may_go = is_behind && !replica.asked && replica.fault.is_none();
+        may_go.then_some(replica.rests_until)
+    }
+
     /// How far the replica is to go now: to where digests can be compared, else to the end.
     fn replica_target(&self, now: Tick) -> Option<LogEnd> {
         let replica = &self.replica;
         let faulty = replica.fault.is_some() && replica.again.is_none_or(|again| now < again);
         if replica.asked || faulty || self.durable.seq <= replica.end.seq {
+            return None;
+        }
+        let size = self.durable.offset.saturating_sub(replica.end.offset);
+        if now < replica.rests_until && size < limits::REPLICA_WORTH_SIZE {
             return None;
         }
         let probe = replica
@@ -245,6 +259,7 @@ impl Running {
         }
         if let Some(through) = stream.replica_target(now.tick) {
             stream.replica.asked = true;
+            stream.replica.rests_until = now.tick.plus_ms(limits::REPLICA_REST_MS);
             out.effect(Effect::Disk(DiskRequest::AdvanceReplica {
                 log,
                 through,
