@@ -27,8 +27,9 @@ const HEADER_SIZE: usize = 128;
 const _: () = assert!(RESERVED_AT == 64);
 const _: () = assert!(HEADER_SIZE as u64 <= SEGMENT_HEADER_SIZE);
 
-/// Bytes written at a time when a segment is prepared.
-const ZEROS_SIZE: usize = 1 << 20;
+/// Bytes written at a time when a segment is prepared. A system keeps them in memory in pieces as
+/// large as they were written, and each small append walks over the whole piece that it lies in.
+const ZEROS_SIZE: usize = 256 << 10;
 
 /// Most bytes that one block takes.
 pub(super) const BLOCK_SIZE_MAX: usize = (BLOCK_ENTRY_COUNT_MAX as usize + 1) * ENTRY_SIZE;
