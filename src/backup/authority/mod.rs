@@ -134,7 +134,7 @@ impl Record {
     /// May one more node become a member?
     pub(super) fn has_room(&self) -> bool {
         let is_full = to_usize(u64::from(limits::NODE_COUNT_MAX)) <= self.members.len();
-        !is_full && self.log_next <= u32::from(u16::MAX)
+        !is_full && u16::try_from(self.log_next).is_ok()
     }
 
     /// Makes a new node a member. Panics if it is one, or if there is no log number left.
