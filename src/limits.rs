@@ -430,6 +430,9 @@ pub const SCRUB_MS_MAX: u64 = 1_000;
 /// more: well below a millisecond of its loop.
 pub const FIND_PIECE_SIZE: u32 = 1 << 20;
 
+/// Old ids that a node looks for in one pass over its log: every entry is held against each.
+pub const FIND_PASS_COUNT_MAX: usize = 64;
+
 /// Bytes of its log that a node looks through at most for one such id: as many as a deadline
 /// lasts for. What lies further is `beyond_retention`.
 pub const FIND_SEARCH_SIZE_MAX: u64 = 2 << 30;

@@ -6,9 +6,12 @@
 
 use std::collections::VecDeque;
 
-use super::search::Found;
+use super::search::{Ended, Found};
 use crate::limits;
-use crate::model::{ENTRY_SIZE, Map, OPERATION_SIZE, Place, ResultCode, UserId, new_map, to_usize};
+use crate::model::{
+    ENTRY_SIZE, Kind, Map, OPERATION_SIZE, Operation, OperationId, Place, ResultCode, UserId,
+    new_map, to_usize,
+};
 use crate::protocol::Message;
 use crate::role::{DiskRequest, Effect, Outbox, PeerId};
 
@@ -33,6 +36,14 @@ pub(super) struct Held {
     pub(super) bytes: [u8; OPERATION_SIZE],
     /// What was found out so far.
     pub(super) proofs: Vec<(Place, Proof)>,
+}
+
+impl Held {
+    /// Does it ask what became of this id?
+    fn finds(&self, id: OperationId) -> bool {
+        Operation::read(&self.bytes)
+            .is_ok_and(|operation| operation.kind() == Kind::Find && operation.id() == Some(id))
+    }
 }
 
 /// Whom a parked operation waits for.
@@ -132,20 +143,27 @@ impl Parked {
         });
     }
 
-    /// The search for the id of the user's first operation is over.
-    pub(super) fn search_ended(&mut self, user: UserId, found: Found) {
-        let is_it = |ask: &Ask| ask.user == user && ask.asked == Asked::Search;
-        let Some(at) = self.asks.iter().position(is_it) else {
-            return;
-        };
-        let proof = match found {
-            Found::Entry(place, entry) => {
-                self.asks[at].place = place;
-                Proof::Entry(entry)
+    /// Searches are over. Every `find` of such an id that waits has its proof; where it is the
+    /// user's first operation, that goes on.
+    pub(super) fn searched(&mut self, ended: &[Ended]) {
+        for (user, id, found) in ended {
+            let Some(queue) = self.queues.get_mut(user) else {
+                continue;
+            };
+            let (place, proof) = match found {
+                Found::Entry(place, entry) => (*place, Proof::Entry(*entry)),
+                Found::Nothing(code) => (SEARCHED, Proof::Lost(*code)),
+            };
+            for held in queue.iter_mut().filter(|held| held.finds(*id)) {
+                held.proofs.push((place, proof));
             }
-            Found::Nothing(code) => Proof::Lost(code),
-        };
-        self.prove(at, proof);
+            let is_first = queue.front().is_some_and(|first| first.finds(*id));
+            let is_it = |ask: &Ask| ask.user == *user && ask.asked == Asked::Search;
+            if is_first && let Some(at) = self.asks.iter().position(is_it) {
+                self.asks.swap_remove(at);
+                self.ready.push_back(*user);
+            }
+        }
     }
 
     /// The disk answered. What it does not have, the backup is asked for.

@@ -1,15 +1,16 @@
 //! Whether an id was seen: proved by the entry that it points to, wherever that is.
 
 use crate::canary::{self, Bug};
-use crate::ledger::Candidates;
+use crate::ledger::{Candidates, Seen};
 use crate::model::{
-    Change, ENTRY_SIZE, Entry, Kind, OPERATION_SIZE, Operation, Place, Receipt, ReceiptFlags,
-    ResultCode, RingEpoch,
+    Change, ENTRY_SIZE, Entry, Kind, LogTime, OPERATION_SIZE, Operation, Place, Receipt,
+    ReceiptFlags, ResultCode, RingEpoch,
 };
 use crate::role::Outbox;
 
 use super::parked::{Proof, SEARCHED};
 use super::running::Running;
+use super::search::{Searched, Sought};
 use super::turn::{Outcome, Source};
 
 /// What the entries say about an id.
@@ -77,27 +78,53 @@ impl Running {
                 Proof::Lost(_) => (),
             }
         }
-        Err(if self.parked.is_full() {
-            Outcome::bare(source, ResultCode::Busy)
-        } else {
+        let id = operation.id().expect("a find names an id");
+        let has_room = !self.parked.is_full() && self.searches.takes(operation.user(), id);
+        Err(if has_room {
             Outcome::Search
+        } else {
+            Outcome::bare(source, ResultCode::Busy)
         })
+    }
+
+    /// An operation is held back by an earlier one of its user. If the log will have to be searched
+    /// for its id, it is searched in the same pass as for others, not once it is its turn.
+    pub(super) fn search_early(
+        &mut self,
+        bytes: &[u8; OPERATION_SIZE],
+        time: LogTime,
+        out: &mut Outbox,
+    ) {
+        let operation = Operation::read(bytes).expect("checked before it was held");
+        if operation.kind() == Kind::Find
+            && let Some(id) = operation.id()
+            && matches!(self.ledger.seen(operation.user(), id, time), Seen::TooOld)
+        {
+            self.search(bytes, out);
+        }
     }
 
     /// Searches the log for the id of a `find`.
     pub(super) fn search(&mut self, bytes: &[u8; OPERATION_SIZE], out: &mut Outbox) {
         let operation = Operation::read(bytes).expect("checked before it was parked");
-        let id_ms = operation.id().expect("a find names an id").time_ms();
-        let (from, is_known) = self.upkeep.search_from(id_ms);
+        let (user, id) = (
+            operation.user(),
+            operation.id().expect("a find names an id"),
+        );
+        let (from, is_known) = self.upkeep.search_from(id.time_ms());
         // A slot that came from elsewhere has older entries in another log.
-        let is_first = self
-            .ledger
-            .slot_epoch(self.ledger.slot_of(operation.user()))
-            == Some(RingEpoch(1));
-        let is_complete = if is_first { is_known } else { Some(false) };
-        let below = self.commit.committed().offset;
-        self.searches
-            .begin(&operation, (from, is_complete), below, &self.verify, out);
+        let is_first = self.ledger.slot_epoch(self.ledger.slot_of(user)) == Some(RingEpoch(1));
+        let sought = Sought {
+            user,
+            id,
+            from,
+            is_complete: if is_first { is_known } else { Some(false) },
+        };
+        let log = Searched {
+            verify: &self.verify,
+            commit: &self.commit,
+        };
+        self.searches.begin(sought, log, out);
     }
 
     /// The change at `place`; `None` for another kind of entry.

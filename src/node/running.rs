@@ -10,7 +10,7 @@ use crate::clock::{Now, Tick};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::log::{BlockBuilder, Verify, blocks};
-use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart, UserId, to_u64};
+use crate::model::{Entry, EpochMark, LogEnd, RingEpoch, Seq, Term, TermStart, to_u64};
 use crate::protocol::{Appended, Beat, EntryRead};
 use crate::role::{
     DiskFault, DiskReply, DiskRequest, Effect, ExitCode, Level, LogView, Outbox, PeerId,
@@ -20,7 +20,7 @@ use super::commit::{Answers, Commit};
 use super::moves::Moves;
 use super::parked::Parked;
 use super::replicate::{self, Replicate};
-use super::search::{self, Found, Searches};
+use super::search::{self, Searched, Searches};
 use super::shared::{End, Failure, Grant, Halt, Shared, Standing, say};
 use super::slots::SlotTable;
 use super::start::Started;
@@ -313,10 +313,13 @@ impl Running {
                 Ok(())
             }
             search::TICKET => {
-                let below = self.commit.committed().offset;
+                let log = Searched {
+                    verify: &self.verify,
+                    commit: &self.commit,
+                };
                 let piece = (offset, &blocks[..]);
-                let ended = self.searches.piece_read(piece, below, &self.verify, out);
-                self.search_ended(ended);
+                let ended = self.searches.piece_read(piece, log, out);
+                self.parked.searched(&ended);
                 Ok(())
             }
             ticket => self.blocks_read(ticket, blocks, shared, out),
@@ -447,22 +450,18 @@ impl Running {
                 | DiskFault::Other => Level::Warn,
             };
             say(out, level, format!("the search of an old id ends: {text}"));
-            let below = self.commit.committed().offset;
-            let ended = self.searches.failed(below, &self.verify, out);
-            self.search_ended(ended);
+            let log = Searched {
+                verify: &self.verify,
+                commit: &self.commit,
+            };
+            let ended = self.searches.failed(log, out);
+            self.parked.searched(&ended);
             return Ok(());
         }
         if self.move_file_failed(failure, now, out) || self.upkeep.failed(failure, now, out) {
             return Ok(());
         }
         Err(Halt::damage(format!("the disk failed: {text}")))
-    }
-
-    /// The operation that waited for a search goes on.
-    fn search_ended(&mut self, ended: Option<(UserId, Found)>) {
-        if let Some((user, found)) = ended {
-            self.parked.search_ended(user, found);
-        }
     }
 
     // ---- turns ----

@@ -345,7 +345,11 @@ impl Running {
                         .park_search(user_of(&bytes), held(&source, &bytes));
                     self.search(&bytes, out);
                 }
-                Outcome::Held => self.parked.hold(user_of(&bytes), held(&source, &bytes)),
+                Outcome::Held => {
+                    self.parked.hold(user_of(&bytes), held(&source, &bytes));
+                    let time = self.time(turn);
+                    self.search_early(&bytes, time, out);
+                }
             }
         }
         if frame.count == 0 || !self.scratch.receipts.is_empty() {

@@ -116,6 +116,7 @@ impl Running {
         {
             slots.stop_serving(&self.ledger);
             self.parked.give_up(|user| !slots.serves(user));
+            self.searches.give_up(|user| !slots.serves(user));
         }
         let text = format!("{order}: handed over in block {}", self.applied.seq);
         say(out, Level::Info, text);

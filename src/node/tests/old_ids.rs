@@ -49,6 +49,65 @@ fn an_id_below_the_horizon_is_searched_in_the_log() {
     assert_eq!(codes[100..], [ResultCode::Ok, ResultCode::NotFound]);
 }
 
+/// Each `find` of a user used to be searched for once those before it were answered, also those
+/// whose asker had long given up and asked again: behind a hundred of them nobody had an answer in
+/// time any more.
+#[test]
+fn old_ids_that_wait_are_searched_for_in_one_pass() {
+    let mut world = World::serving();
+    world.one(credit(1, 7, 50));
+    pass_a_day(&mut world);
+    world.disk.requests.clear();
+    // 25 ids, each asked for four times.
+    let finds: Vec<Operation> = (0..100)
+        .map(|number| Operation::find(id(1 + number % 25), user(7)))
+        .collect();
+    let request = world.send(&finds);
+    world.run();
+    let codes = world.codes(request);
+    assert_eq!(codes.len(), 100);
+    let done = codes.iter().filter(|code| **code == ResultCode::Ok).count();
+    let never = codes
+        .iter()
+        .filter(|code| **code == ResultCode::Never)
+        .count();
+    assert_eq!((done, never), (4, 96));
+    // The log is a single piece: one pass for the first, one for all that came behind it.
+    let read_count = world
+        .disk
+        .count_of(|request| matches!(request, DiskRequest::ReadBlocks { .. }));
+    assert_eq!(read_count, 2);
+    // More ids than one pass looks for, of several users.
+    let finds: Vec<Operation> = (0..200)
+        .map(|number| Operation::find(id(1 + number), user(7 + number % 3)))
+        .collect();
+    let request = world.send(&finds);
+    world.run();
+    let codes = world.codes(request);
+    assert_eq!(codes.len(), 200);
+    let done = codes.iter().filter(|code| **code == ResultCode::Ok).count();
+    assert_eq!(done, 1);
+}
+
+#[test]
+fn what_is_applied_and_not_committed_is_searched_too() {
+    let mut world = World::serving();
+    world.one(credit(1, 7, 50));
+    // The backup acknowledges nothing for so long that the horizon passes the id.
+    world.backup.holds_acks = true;
+    let credit = world.send(&[credit(2, 7, 5)]);
+    world.run();
+    pass_a_day(&mut world);
+    let finds = [2, 3].map(|number| Operation::find(id(number), user(7)));
+    let request = world.send(&finds);
+    world.pass(100);
+    assert_eq!(world.codes(request), []);
+    world.backup.release_acks();
+    world.run();
+    assert_eq!(world.codes(credit), [ResultCode::Ok]);
+    assert_eq!(world.codes(request), [ResultCode::Ok, ResultCode::Never]);
+}
+
 #[test]
 fn a_search_says_never_only_if_everything_is_there() {
     // The disk cannot read it.
