@@ -355,7 +355,11 @@ impl Worker {
                 ref bytes,
                 size,
             } => self.write_move_file(number, offset, bytes, size),
-            DiskRequest::LoadMoveFile { number, cursor } => self.load_move_file(number, cursor),
+            DiskRequest::LoadMoveFile {
+                number,
+                cursor,
+                page_count_max,
+            } => self.load_move_file(number, cursor, page_count_max),
             DiskRequest::KeepMoveFiles { ref numbers, below } => {
                 images::keep(&*self.shared.medium, numbers, below)?;
                 Ok(DiskReply::MoveFilesKept)
@@ -446,7 +450,12 @@ impl Worker {
     }
 
     /// One that does not verify is put aside, so that it is fetched again.
-    fn load_move_file(&mut self, number: MoveNumber, cursor: u64) -> Result<DiskReply, LogError> {
+    fn load_move_file(
+        &mut self,
+        number: MoveNumber,
+        cursor: u64,
+        page_count_max: u32,
+    ) -> Result<DiskReply, LogError> {
         let medium = &*self.shared.medium;
         let loaded = (|| {
             if cursor == 0 {
@@ -454,26 +463,34 @@ impl Worker {
                 self.loading_move = found.map(|found| (number, Loading::new(Arc::new(found))));
             }
             match &self.loading_move {
-                Some((begun, loading)) if *begun == number => loading.next(cursor).map(Some),
+                Some((begun, loading)) if *begun == number => {
+                    let records = loading.pages(cursor, page_count_max)?;
+                    Ok(Some((records, loading.page_count())))
+                }
                 Some(_) | None => Ok(None),
             }
         })();
-        let (found, records) = match loaded {
-            Ok(Some(records)) => (true, records),
-            Ok(None) => (false, None),
+        let found = match loaded {
+            Ok(found) => found,
             Err(LogError::Damage(_)) => {
                 images::put_image_aside(medium, number)?;
-                (false, None)
+                None
             }
             Err(error) => return Err(error),
         };
-        if records.is_none() {
+        let is_found = found.is_some();
+        let (records, end) = found.unwrap_or_default();
+        let next = cursor.saturating_add(page_count_max.into()).min(end);
+        if next == end {
             self.loading_move = None;
         }
         Ok(DiskReply::MoveFileLoaded {
             number,
-            found,
+            found: is_found,
+            cursor,
             records,
+            next,
+            end,
         })
     }
 

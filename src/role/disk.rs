@@ -256,12 +256,15 @@ pub enum DiskRequest {
         /// Bytes of the whole file.
         size: u64,
     },
-    /// Reads records of an image. Cursor 0 is the beginning. -> `MoveFileLoaded`
+    /// Reads records of an image. Cursor 0 is the beginning and comes first; several pieces may be
+    /// asked for ahead. -> `MoveFileLoaded`
     LoadMoveFile {
         /// The move under whose number it was cut.
         number: MoveNumber,
-        /// Where to go on.
+        /// Its first page.
         cursor: u64,
+        /// Pages at most.
+        page_count_max: u32,
     },
     /// Removes the images of all moves below `below` but those named. -> `MoveFilesKept`
     KeepMoveFiles {
@@ -533,8 +536,14 @@ pub enum DiskReply {
         /// There is such a file, and it verifies as far as it was read. One that does not was put
         /// aside: fetch it again.
         found: bool,
-        /// Some records, and where to go on. `None`: nothing more.
-        records: Option<(CheckpointRecords, u64)>,
+        /// Of the request.
+        cursor: u64,
+        /// The records of these pages, in their order.
+        records: Vec<CheckpointRecords>,
+        /// Where to go on.
+        next: u64,
+        /// Where its pages end.
+        end: u64,
     },
     /// Of `KeepMoveFiles`.
     MoveFilesKept,

@@ -64,10 +64,8 @@ impl From<&Adoption> for Wanted {
 pub(in crate::node) enum ImageReply {
     /// It has none that verifies.
     Missing,
-    /// It read these records; where to go on.
-    Records(CheckpointRecords, u64),
-    /// There are no more records.
-    End,
+    /// It read records.
+    Records(Pages),
     /// A piece is written.
     Written,
     /// All pieces are, and the image is durable and verified.
@@ -80,13 +78,21 @@ impl ImageReply {
         if let DiskReply::MoveFileLoaded {
             number,
             found,
+            cursor,
             records,
+            next,
+            end,
         } = reply
         {
-            let loaded = match records {
-                Some((records, cursor)) if found => Self::Records(records, cursor),
-                None if found => Self::End,
-                Some(_) | None => Self::Missing,
+            let loaded = if found {
+                Self::Records(Pages {
+                    cursor,
+                    records,
+                    next,
+                    end,
+                })
+            } else {
+                Self::Missing
             };
             return Some((number, loaded));
         }
@@ -106,13 +112,51 @@ impl ImageReply {
     }
 }
 
+/// Pages of an image.
+#[derive(Debug)]
+pub(in crate::node) struct Pages {
+    /// The first one.
+    cursor: u64,
+    records: Vec<CheckpointRecords>,
+    /// Behind the last one.
+    next: u64,
+    /// Behind the last one of the image.
+    end: u64,
+}
+
+/// How far the pages of an image are. The disk reads some ahead of what is taken in: a turn of a
+/// busy node may last longer than one piece is worth.
+#[derive(Clone, Copy, Debug, Default)]
+struct PagesRead {
+    taken: u64,
+    asked: u64,
+    /// Known with the first piece.
+    end: u64,
+}
+
+impl PagesRead {
+    const WINDOW: u64 =
+        limits::MOVE_LOAD_PIECE_COUNT_MAX as u64 * limits::MOVE_LOAD_PAGE_COUNT as u64;
+
+    fn ask(&mut self, number: MoveNumber, out: &mut Outbox) {
+        while self.asked == 0 || self.asked < self.end.min(self.taken + Self::WINDOW) {
+            out.effect(Effect::Disk(DiskRequest::LoadMoveFile {
+                number,
+                cursor: self.asked,
+                page_count_max: limits::MOVE_LOAD_PAGE_COUNT,
+            }));
+            self.asked += u64::from(limits::MOVE_LOAD_PAGE_COUNT);
+        }
+    }
+}
+
 /// How far it is.
 #[derive(Debug)]
 enum Step {
     /// What is left of earlier slots goes.
     Sweeping,
     /// The image is read into the ledger; the disk was asked for the next records.
-    Loading,
+    Loading(PagesRead),
     /// The image is not here.
     Copying(ImageCopy),
     /// There was trouble: all begins anew at this tick.
@@ -167,7 +211,7 @@ impl Staging {
     pub(in crate::node) const fn deadline(&self) -> Option<Tick> {
         match self.step {
             Step::Pausing(until) => Some(until),
-            Step::Sweeping | Step::Loading | Step::Copying(_) | Step::Staged => None,
+            Step::Sweeping | Step::Loading(_) | Step::Copying(_) | Step::Staged => None,
         }
     }
 
@@ -193,7 +237,7 @@ impl Staging {
                 }
             }
             Step::Pausing(until) if *until <= now.tick => self.step = Step::Sweeping,
-            Step::Copying(_) | Step::Loading | Step::Pausing(_) | Step::Staged => (),
+            Step::Copying(_) | Step::Loading(_) | Step::Pausing(_) | Step::Staged => (),
         }
         if let Step::Copying(copy) = &mut self.step {
             copy.ask(backup, out);
@@ -204,22 +248,16 @@ impl Staging {
         if self.is_copy_due {
             self.step = Step::Copying(ImageCopy::new(self.wanted.image));
         } else {
-            self.step = Step::Loading;
-            self.load(0, out);
+            let mut read = PagesRead::default();
+            read.ask(self.wanted.image, out);
+            self.step = Step::Loading(read);
         }
-    }
-
-    fn load(&self, cursor: u64, out: &mut Outbox) {
-        out.effect(Effect::Disk(DiskRequest::LoadMoveFile {
-            number: self.wanted.image,
-            cursor,
-        }));
     }
 
     /// Gives up what was staged so far.
     pub(super) fn abort(&mut self, ledger: &mut Ledger) {
         match self.step {
-            Step::Loading | Step::Copying(_) | Step::Staged => {
+            Step::Loading(_) | Step::Copying(_) | Step::Staged => {
                 ledger.stage_abort(self.wanted.number);
             }
             Step::Sweeping | Step::Pausing(_) => (),
@@ -248,18 +286,14 @@ impl Staging {
             return;
         }
         match (&mut self.step, reply) {
-            (Step::Loading, ImageReply::Missing) => {
+            (Step::Loading(_), ImageReply::Missing) => {
                 // It may have gone while it was being read in: all begins anew behind the copy.
                 self.abort(ledger);
                 self.is_copy_due = true;
             }
-            (Step::Loading, ImageReply::Records(piece, cursor)) => {
-                match ledger.stage_load(piece.section, &piece.records) {
-                    Ok(()) => self.load(cursor, out),
-                    Err(error) => self.refuse(&error, ledger, now, out),
-                }
+            (Step::Loading(read), ImageReply::Records(pages)) if pages.cursor == read.taken => {
+                self.take(&pages, ledger, now, out);
             }
-            (Step::Loading, ImageReply::End) => self.check(ledger, now, out),
             (Step::Copying(copy), ImageReply::Written) if copy.is_writing() => copy.written(),
             (Step::Copying(copy), ImageReply::Complete) if copy.is_writing() => {
                 self.is_copy_due = false;
@@ -267,9 +301,30 @@ impl Staging {
             }
             // What was asked for before all began anew.
             (
-                Step::Sweeping | Step::Loading | Step::Copying(_) | Step::Pausing(_) | Step::Staged,
+                Step::Sweeping
+                | Step::Loading(_)
+                | Step::Copying(_)
+                | Step::Pausing(_)
+                | Step::Staged,
                 _,
             ) => (),
+        }
+    }
+
+    /// Takes in the next pages, and asks for more.
+    fn take(&mut self, pages: &Pages, ledger: &mut Ledger, now: Now, out: &mut Outbox) {
+        for CheckpointRecords { section, records } in &pages.records {
+            if let Err(error) = ledger.stage_load(*section, records) {
+                self.refuse(&error, ledger, now, out);
+                return;
+            }
+        }
+        if pages.next == pages.end {
+            self.check(ledger, now, out);
+        } else if let Step::Loading(read) = &mut self.step {
+            read.taken = pages.next;
+            read.end = pages.end;
+            read.ask(self.wanted.image, out);
         }
     }
 
