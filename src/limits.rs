@@ -110,6 +110,10 @@ pub const MOVE_LOAD_PIECE_COUNT_MAX: u32 = 3;
 /// of what a backup reads for one peer.
 pub const MOVE_COPY_PIECE_COUNT_MAX: u32 = 4;
 
+/// Part of the time after which a silent node is taken over, as a divisor, after which the backup
+/// begins the images of its slots: well before they are needed, and not for every lost connection.
+pub const TAKE_OVER_DRAFT_DIVISOR: u64 = 4;
+
 /// Slot ranges of one move: every second slot.
 pub const MOVE_RANGE_COUNT_MAX: u32 = SLOT_COUNT / 2;
 

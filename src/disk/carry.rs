@@ -151,6 +151,7 @@ impl Worker {
             | DiskRequest::Audit { .. } => self.carry_out_behind(request),
             DiskRequest::BuildHandOver { .. }
             | DiskRequest::Survey { .. }
+            | DiskRequest::DraftImages { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
@@ -221,6 +222,7 @@ impl Worker {
             | DiskRequest::Audit { .. }
             | DiskRequest::BuildHandOver { .. }
             | DiskRequest::Survey { .. }
+            | DiskRequest::DraftImages { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
@@ -293,6 +295,7 @@ impl Worker {
             | DiskRequest::ReadEntry { .. }
             | DiskRequest::BuildHandOver { .. }
             | DiskRequest::Survey { .. }
+            | DiskRequest::DraftImages { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
@@ -330,6 +333,12 @@ impl Worker {
                 let survey = self.replicas.survey(log, through, ring_key)?;
                 Ok(DiskReply::Surveyed { log, survey })
             }
+            DiskRequest::DraftImages {
+                log,
+                ref through,
+                ring_key,
+                ref parts,
+            } => self.replicas.draft(log, through, ring_key, parts),
             DiskRequest::ReadMoveFile {
                 number,
                 offset,

@@ -390,6 +390,7 @@ impl Running {
             | DiskReply::Audited { .. }
             | DiskReply::Surveyed { .. }
             | DiskReply::HandOverBuilt { .. }
+            | DiskReply::ImagesDrafted { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFilesKept => (),
         }

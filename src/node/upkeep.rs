@@ -340,6 +340,7 @@ impl Upkeep {
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. }
             | DiskRequest::Survey { .. }
+            | DiskRequest::DraftImages { .. }
             | DiskRequest::BuildHandOver { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::moves::{ActivationPart, HandOverPart, MoveEvent, Survey};
 use crate::model::{
     ClusterId, ENTRY_SIZE, Generation, LogEnd, LogNumber, MoveNumber, Place, RingEpoch, Section,
-    Seq, Term, TermStart,
+    Seq, SlotRange, Term, TermStart,
 };
 use crate::protocol::AuditRow;
 
@@ -223,6 +223,19 @@ pub enum DiskRequest {
         /// The moves that take the slots away. Not empty.
         moves: Vec<HandOverPart>,
     },
+    /// Begins the images of slots that may have to leave a log right behind its end. Those that
+    /// were begun before are forgotten, and these once the log goes on otherwise.
+    /// -> `ImagesDrafted`
+    DraftImages {
+        /// Which log.
+        log: LogNumber,
+        /// Its durable end.
+        through: LogEnd,
+        /// The cluster's hash key.
+        ring_key: u128,
+        /// The slots of each image, rising.
+        parts: Vec<Vec<SlotRange>>,
+    },
     /// Advances the replica of a log to exactly its end and says what it has of the slots.
     /// -> `Surveyed`
     Survey {
@@ -302,6 +315,7 @@ impl DiskRequest {
             Self::AdvanceReplica { .. }
             | Self::Audit { .. }
             | Self::BuildHandOver { .. }
+            | Self::DraftImages { .. }
             | Self::Survey { .. } => Lane::Replica,
         }
     }
@@ -501,6 +515,11 @@ pub enum DiskReply {
         block: Bytes,
         /// Where the log ends with it.
         end: LogEnd,
+    },
+    /// Of `DraftImages`.
+    ImagesDrafted {
+        /// Which log.
+        log: LogNumber,
     },
     /// Of `Survey`.
     Surveyed {

@@ -114,6 +114,8 @@ pub(super) struct FakeDisk {
     pub(super) replicas: BTreeMap<LogNumber, Seq>,
     /// Images that are there.
     pub(super) images: BTreeSet<MoveNumber>,
+    /// How many images were begun each time before they were ordered.
+    pub(super) drafted: Vec<usize>,
     pub(super) surveys: BTreeMap<LogNumber, Survey>,
 }
 
@@ -139,6 +141,7 @@ pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
         DiskRequest::Audit { .. } => "audit",
         DiskRequest::Survey { .. } => "survey",
         DiskRequest::BuildHandOver { .. } => "build_hand_over",
+        DiskRequest::DraftImages { .. } => "draft_images",
         DiskRequest::ReadMoveFile { .. } => "read_move_file",
         DiskRequest::WriteMoveFile { .. } => "write_move_file",
         DiskRequest::LoadMoveFile { .. } => "load_move_file",
