@@ -114,6 +114,11 @@ pub const MOVE_COPY_PIECE_COUNT_MAX: u32 = 4;
 /// begins the images of its slots: well before they are needed, and not for every lost connection.
 pub const TAKE_OVER_DRAFT_DIVISOR: u64 = 4;
 
+/// How long what may wait does wait while slots are on their way that nobody serves: a checkpoint
+/// that is due, and the replicas of nodes that live. The time of the processors goes to the users
+/// who wait.
+pub const MOVE_CALM_MS_MAX: u64 = 3_000;
+
 /// Slot ranges of one move: every second slot.
 pub const MOVE_RANGE_COUNT_MAX: u32 = SLOT_COUNT / 2;
 

@@ -58,6 +58,8 @@ pub(super) struct Moves {
     balanced: Option<(RingEpoch, Vec<(NodeId, u32)>)>,
     /// Why lost nodes are not taken over, as it was said last.
     stuck: Option<String>,
+    /// A node is silent for so long that it may be lost.
+    suspects: bool,
     /// Logs of silent nodes, and the block behind which images of their slots were begun.
     drafted: BTreeMap<LogNumber, Seq>,
     /// Take-overs whose block could not be built, and why.

@@ -148,6 +148,7 @@ impl Running {
             }
         }
         self.moves.loss_due = next;
+        self.moves.suspects = !suspected.is_empty();
         for log in suspected {
             self.draft_images(now, log, out);
         }
@@ -174,6 +175,14 @@ impl Running {
                 self.begin_taking(now, log, out);
             }
         }
+    }
+
+    /// Is a node being taken over, or about to be?
+    pub(in super::super) fn is_taking_over(&self) -> bool {
+        let mut active = self.authority.latest().moves.active.values();
+        self.moves.suspects
+            || self.streams.values().any(|stream| stream.taking.is_some())
+            || active.any(|moving| moving.cause == Cause::TakeOver)
     }
 
     /// A node is silent for a while: begins the images of its slots. Should it be lost, they are
@@ -316,6 +325,15 @@ impl Running {
         let silent_ms = ms_between(stream.silent_since(heard, now.tick), now.tick);
         stream.taking = Some(Taking::Fencing);
         let slots = slots_left(self.authority.latest(), node, log);
+        let calm_until = now.tick.plus_ms(limits::MOVE_CALM_MS_MAX);
+        for stream in self.streams.values_mut() {
+            let until = if stream.owner.is_none() || stream.log == log {
+                Tick(0)
+            } else {
+                calm_until
+            };
+            stream.replica.hold(until);
+        }
         let text = format!(
             "node {node} is silent for {silent_ms} ms: its {} slots go to the others",
             slots.len()
