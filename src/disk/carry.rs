@@ -468,7 +468,10 @@ impl Worker {
         let medium = &*self.shared.medium;
         let loaded = (|| {
             if cursor == 0 {
-                let found = images::open(medium, number)?;
+                let found = match self.incoming_moves.get(&number) {
+                    Some(incoming) => Checkpoint::open_unfinished(medium, incoming.path())?,
+                    None => images::open(medium, number)?,
+                };
                 self.loading_move = found.map(|found| (number, Loading::new(Arc::new(found))));
             }
             match &self.loading_move {
@@ -481,7 +484,8 @@ impl Worker {
         })();
         let found = match loaded {
             Ok(found) => found,
-            Err(LogError::Damage(_)) => {
+            // One that is on its way is replaced by the next attempt.
+            Err(LogError::Damage(_)) if !self.incoming_moves.contains_key(&number) => {
                 images::put_image_aside(medium, number)?;
                 None
             }

@@ -140,6 +140,10 @@ impl Incoming {
         })
     }
 
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Writes the next piece. Was it the last one?
     pub(super) fn take(&mut self, offset: u64, bytes: &[u8], size: u64) -> Result<bool, LogError> {
         let end = offset.saturating_add(to_u64(bytes.len()));

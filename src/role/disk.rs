@@ -270,7 +270,8 @@ pub enum DiskRequest {
         size: u64,
     },
     /// Reads records of an image. Cursor 0 is the beginning and comes first; several pieces may be
-    /// asked for ahead. -> `MoveFileLoaded`
+    /// asked for ahead. Of an image that is being written here, pages that were written before
+    /// the request can be read. -> `MoveFileLoaded`
     LoadMoveFile {
         /// The move under whose number it was cut.
         number: MoveNumber,

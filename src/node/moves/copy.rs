@@ -11,6 +11,10 @@ use crate::model::{MoveNumber, to_u64};
 use crate::protocol::{Message, MoveFileAsk, MoveFilePart};
 use crate::role::{DiskRequest, Effect, Outbox, PeerId};
 
+/// Bytes of an image before its first page, and of a page.
+const HEADER_SIZE: u64 = 4_096;
+const PAGE_SIZE: u64 = 64 << 10;
+
 /// An image on its way.
 #[derive(Debug)]
 pub(super) struct ImageCopy {
@@ -118,6 +122,12 @@ impl ImageCopy {
 
     pub(super) fn is_of(&self, image: MoveNumber) -> bool {
         self.image == image
+    }
+
+    /// Whole pages of it that are written or will be before whatever the disk is asked next.
+    #[expect(clippy::integer_division, reason = "whole pages")]
+    pub(super) const fn page_count(&self) -> u64 {
+        self.offset.saturating_sub(HEADER_SIZE) / PAGE_SIZE
     }
 
     /// Is a piece being written, so that a reply of the disk is due?

@@ -126,27 +126,49 @@ pub(in crate::node) struct Pages {
 
 /// How far the pages of an image are. The disk reads some ahead of what is taken in: a turn of a
 /// busy node may last longer than one piece is worth.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct PagesRead {
     taken: u64,
     asked: u64,
+    /// What may be asked for.
+    there: u64,
     /// Known with the first piece.
-    end: u64,
+    end: Option<u64>,
 }
 
 impl PagesRead {
-    const WINDOW: u64 =
-        limits::MOVE_LOAD_PIECE_COUNT_MAX as u64 * limits::MOVE_LOAD_PAGE_COUNT as u64;
+    const PIECE: u64 = limits::MOVE_LOAD_PAGE_COUNT as u64;
+    const WINDOW: u64 = limits::MOVE_LOAD_PIECE_COUNT_MAX as u64 * Self::PIECE;
+
+    const fn new(there: u64) -> Self {
+        Self {
+            taken: 0,
+            asked: 0,
+            there,
+            end: None,
+        }
+    }
 
     fn ask(&mut self, number: MoveNumber, out: &mut Outbox) {
-        while self.asked == 0 || self.asked < self.end.min(self.taken + Self::WINDOW) {
+        let end = self.there.min(self.taken + Self::WINDOW);
+        while self.asked < end {
+            let count = (end - self.asked).min(Self::PIECE);
             out.effect(Effect::Disk(DiskRequest::LoadMoveFile {
                 number,
                 cursor: self.asked,
-                page_count_max: limits::MOVE_LOAD_PAGE_COUNT,
+                page_count_max: u32::try_from(count).expect("at most a piece"),
             }));
-            self.asked += u64::from(limits::MOVE_LOAD_PAGE_COUNT);
+            self.asked += count;
         }
+    }
+
+    /// The whole image is here.
+    fn all_there(&mut self) {
+        self.there = self.end.unwrap_or(self.asked + Self::PIECE);
+    }
+
+    const fn awaits(&self, pages: &Pages) -> bool {
+        self.taken < self.asked && self.taken == pages.cursor
     }
 }
 
@@ -157,8 +179,8 @@ enum Step {
     Sweeping,
     /// The image is read into the ledger; the disk was asked for the next records.
     Loading(PagesRead),
-    /// The image is not here.
-    Copying(ImageCopy),
+    /// The image is not here: it is copied, and read in as far as it came.
+    Copying(ImageCopy, PagesRead),
     /// There was trouble: all begins anew at this tick.
     Pausing(Tick),
     /// The ledger has it, and it is what it must be.
@@ -211,7 +233,7 @@ impl Staging {
     pub(in crate::node) const fn deadline(&self) -> Option<Tick> {
         match self.step {
             Step::Pausing(until) => Some(until),
-            Step::Sweeping | Step::Loading(_) | Step::Copying(_) | Step::Staged => None,
+            Step::Sweeping | Step::Loading(_) | Step::Copying(..) | Step::Staged => None,
         }
     }
 
@@ -237,18 +259,19 @@ impl Staging {
                 }
             }
             Step::Pausing(until) if *until <= now.tick => self.step = Step::Sweeping,
-            Step::Copying(_) | Step::Loading(_) | Step::Pausing(_) | Step::Staged => (),
+            Step::Copying(..) | Step::Loading(_) | Step::Pausing(_) | Step::Staged => (),
         }
-        if let Step::Copying(copy) = &mut self.step {
+        if let Step::Copying(copy, _) = &mut self.step {
             copy.ask(backup, out);
         }
     }
 
     fn begin(&mut self, out: &mut Outbox) {
         if self.is_copy_due {
-            self.step = Step::Copying(ImageCopy::new(self.wanted.image));
+            let copy = ImageCopy::new(self.wanted.image);
+            self.step = Step::Copying(copy, PagesRead::new(0));
         } else {
-            let mut read = PagesRead::default();
+            let mut read = PagesRead::new(PagesRead::PIECE);
             read.ask(self.wanted.image, out);
             self.step = Step::Loading(read);
         }
@@ -257,7 +280,7 @@ impl Staging {
     /// Gives up what was staged so far.
     pub(super) fn abort(&mut self, ledger: &mut Ledger) {
         match self.step {
-            Step::Loading(_) | Step::Copying(_) | Step::Staged => {
+            Step::Loading(_) | Step::Copying(..) | Step::Staged => {
                 ledger.stage_abort(self.wanted.number);
             }
             Step::Sweeping | Step::Pausing(_) => (),
@@ -266,7 +289,7 @@ impl Staging {
     }
 
     pub(in crate::node) fn link_lost(&mut self) {
-        if let Step::Copying(copy) = &mut self.step {
+        if let Step::Copying(copy, _) = &mut self.step {
             copy.link_lost();
         }
     }
@@ -286,24 +309,28 @@ impl Staging {
             return;
         }
         match (&mut self.step, reply) {
-            (Step::Loading(_), ImageReply::Missing) => {
+            (Step::Loading(_) | Step::Copying(..), ImageReply::Missing) => {
                 // It may have gone while it was being read in: all begins anew behind the copy.
                 self.abort(ledger);
                 self.is_copy_due = true;
             }
-            (Step::Loading(read), ImageReply::Records(pages)) if pages.cursor == read.taken => {
+            (Step::Loading(read) | Step::Copying(_, read), ImageReply::Records(pages))
+                if read.awaits(&pages) =>
+            {
                 self.take(&pages, ledger, now, out);
             }
-            (Step::Copying(copy), ImageReply::Written) if copy.is_writing() => copy.written(),
-            (Step::Copying(copy), ImageReply::Complete) if copy.is_writing() => {
+            (Step::Copying(copy, _), ImageReply::Written) if copy.is_writing() => copy.written(),
+            (Step::Copying(copy, read), ImageReply::Complete) if copy.is_writing() => {
                 self.is_copy_due = false;
-                self.begin(out);
+                let read = *read;
+                self.step = Step::Loading(read);
+                self.go_on(ledger, now, out);
             }
             // What was asked for before all began anew.
             (
                 Step::Sweeping
                 | Step::Loading(_)
-                | Step::Copying(_)
+                | Step::Copying(..)
                 | Step::Pausing(_)
                 | Step::Staged,
                 _,
@@ -319,12 +346,28 @@ impl Staging {
                 return;
             }
         }
-        if pages.next == pages.end {
-            self.check(ledger, now, out);
-        } else if let Step::Loading(read) = &mut self.step {
-            read.taken = pages.next;
-            read.end = pages.end;
-            read.ask(self.wanted.image, out);
+        let (Step::Loading(read) | Step::Copying(_, read)) = &mut self.step else {
+            return;
+        };
+        read.taken = pages.next;
+        read.end = Some(pages.end);
+        self.go_on(ledger, now, out);
+    }
+
+    /// Asks for more pages, or ends if all of them are taken in and the image is whole.
+    fn go_on(&mut self, ledger: &mut Ledger, now: Now, out: &mut Outbox) {
+        let image = self.wanted.image;
+        match &mut self.step {
+            Step::Loading(read) if read.end == Some(read.taken) => self.check(ledger, now, out),
+            Step::Loading(read) => {
+                read.all_there();
+                read.ask(image, out);
+            }
+            Step::Copying(copy, read) => {
+                read.there = copy.page_count();
+                read.ask(image, out);
+            }
+            Step::Sweeping | Step::Pausing(_) | Step::Staged => (),
         }
     }
 
@@ -372,11 +415,11 @@ impl Staging {
         now: Now,
         out: &mut Outbox,
     ) {
-        let Step::Copying(copy) = &mut self.step else {
+        let Step::Copying(copy, _) = &mut self.step else {
             return;
         };
         match copy.arrived(part, out) {
-            Arrived::Fine => (),
+            Arrived::Fine => self.go_on(ledger, now, out),
             Arrived::Missing => {
                 self.is_missing = true;
                 let Wanted { number, image, .. } = self.wanted;
