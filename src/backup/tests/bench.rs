@@ -112,10 +112,7 @@ pub(super) struct FakeDisk {
     pub(super) audit_rows: Vec<AuditRow>,
     /// How far the replicas are; a crash forgets it.
     pub(super) replicas: BTreeMap<LogNumber, Seq>,
-    /// Images that are there.
     pub(super) images: BTreeSet<MoveNumber>,
-    /// How many images were begun each time before they were ordered.
-    pub(super) drafted: Vec<usize>,
     pub(super) surveys: BTreeMap<LogNumber, Survey>,
 }
 
