@@ -98,6 +98,27 @@ pub const MOVE_ACCOUNT_COUNT_GOAL: u64 = 12_000;
 /// about a millisecond.
 pub const MOVE_STEP_ACCOUNT_COUNT_MAX: u32 = 4_096;
 
+/// Pages of an image (64 KiB each) that a node reads in at a time: one to two milliseconds of its
+/// loop.
+pub const MOVE_LOAD_PAGE_COUNT: u32 = 4;
+
+/// Such pieces of an image that a node asks its disk for ahead, and may take in by one turn. One at
+/// a time they took a turn each; eight held up the users of its other slots.
+pub const MOVE_LOAD_PIECE_COUNT_MAX: u32 = 3;
+
+/// Pieces of an image that a node has under way at a time, asked for or being written. A quarter
+/// of what a backup reads for one peer.
+pub const MOVE_COPY_PIECE_COUNT_MAX: u32 = 4;
+
+/// Part of the time after which a silent node is taken over, as a divisor, after which the backup
+/// begins the images of its slots: well before they are needed, and not for every lost connection.
+pub const TAKE_OVER_DRAFT_DIVISOR: u64 = 4;
+
+/// How long what may wait does wait while slots are on their way that nobody serves: a checkpoint
+/// that is due, and the replicas of nodes that live. The time of the processors goes to the users
+/// who wait.
+pub const MOVE_CALM_MS_MAX: u64 = 3_000;
+
 /// Slot ranges of one move: every second slot.
 pub const MOVE_RANGE_COUNT_MAX: u32 = SLOT_COUNT / 2;
 

@@ -50,6 +50,7 @@ impl Running {
             DiskReply::HandOverBuilt { log, block, end } => {
                 self.on_hand_over_built(log, block, end, out);
             }
+            DiskReply::ImagesDrafted { log } => self.on_images_drafted(log, None, out),
             DiskReply::MoveFileRead {
                 ticket,
                 size,
@@ -166,6 +167,7 @@ impl Running {
                 self.on_replica_failed(*log, fault, text, out);
             }
             DiskRequest::BuildHandOver { log, .. } => self.on_hand_over_failed(*log, text, out),
+            DiskRequest::DraftImages { log, .. } => self.on_images_drafted(*log, Some(text), out),
             DiskRequest::KeepMoveFiles { .. } => self.on_images_kept(Some(text), out),
             DiskRequest::Audit { ticket, .. } => self.on_audit_failed(*ticket, text, out),
         }

@@ -148,6 +148,7 @@ impl Start {
             | DiskReply::Audited { .. }
             | DiskReply::Surveyed { .. }
             | DiskReply::HandOverBuilt { .. }
+            | DiskReply::ImagesDrafted { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFileWritten { .. }
             | DiskReply::MoveFileLoaded { .. }

@@ -52,6 +52,8 @@ pub(super) struct Replica {
     probe: Option<(Seq, u128)>,
     /// For little it does not go on before this.
     rests_until: Tick,
+    /// It does not go on before this: others are waited for.
+    held_until: Tick,
 }
 
 /// Checkpoints of a log, and what may go.
@@ -65,6 +67,8 @@ pub(super) struct Retention {
     pub(super) horizon_ms: u64,
     horizon_claimed: Option<(Seq, u64)>,
     make_due: Tick,
+    /// Since when one is due that waits.
+    make_since: Option<Tick>,
     retiring: bool,
     retire_due: Tick,
     asking_age: bool,
@@ -76,6 +80,11 @@ impl Replica {
     /// Does it stand for exactly this end of the log?
     pub(super) fn stands_at(&self, end: &LogEnd) -> bool {
         self.end == *end && !self.asked && self.fault.is_none()
+    }
+
+    /// Has it wait until then, or no longer.
+    pub(super) const fn hold(&mut self, until: Tick) {
+        self.held_until = until;
     }
 
     /// The digest of what was said of another life of the node proves nothing.
@@ -145,6 +154,16 @@ impl Stream {
             && least <= self.tail_size()
     }
 
+    /// Is a checkpoint due, and for so long?
+    fn may_make_checkpoint(&mut self, now: Tick, wait_ms: u64) -> bool {
+        if !self.checkpoint_is_due(now) {
+            self.retention.make_since = None;
+            return false;
+        }
+        let since = *self.retention.make_since.get_or_insert(now);
+        since.plus_ms(wait_ms) <= now
+    }
+
     /// The oldest segment, if nothing but the age of its ids may keep it.
     fn segment_to_retire(&self, now: Tick) -> Option<u64> {
         let retention = &self.retention;
@@ -162,14 +181,15 @@ impl Stream {
         let replica = &self.replica;
         let is_behind = self.exists() && replica.end.seq < self.durable.seq;
         let may_go = is_behind && !replica.asked && replica.fault.is_none();
-        may_go.then_some(replica.rests_until)
+        may_go.then_some(replica.rests_until.max(replica.held_until))
     }
 
     /// How far the replica is to go now: to where digests can be compared, else to the end.
     fn replica_target(&self, now: Tick) -> Option<LogEnd> {
         let replica = &self.replica;
         let faulty = replica.fault.is_some() && replica.again.is_none_or(|again| now < again);
-        if replica.asked || faulty || self.durable.seq <= replica.end.seq {
+        let waits = replica.asked || faulty || now < replica.held_until;
+        if waits || self.durable.seq <= replica.end.seq {
             return None;
         }
         let size = self.durable.offset.saturating_sub(replica.end.offset);
@@ -235,6 +255,13 @@ impl Running {
     pub(super) fn look_after(&mut self, now: Now, log: LogNumber, out: &mut Outbox) {
         let ring_key = self.authority.record().ring_key;
         let may_fold = !self.leaves_ordered(log);
+        let stream = self.streams.get(&log);
+        let is_due = stream.is_some_and(|stream| stream.checkpoint_is_due(now.tick));
+        let wait_ms = if is_due && self.is_taking_over() {
+            limits::MOVE_CALM_MS_MAX
+        } else {
+            0
+        };
         let Some(stream) = self.streams.get_mut(&log) else {
             return;
         };
@@ -266,7 +293,7 @@ impl Running {
                 ring_key,
             }));
         }
-        if may_fold && stream.checkpoint_is_due(now.tick) {
+        if may_fold && stream.may_make_checkpoint(now.tick, wait_ms) {
             stream.retention.making = true;
             let through = stream.replica.end;
             out.effect(Effect::Disk(DiskRequest::MakeCheckpoint {

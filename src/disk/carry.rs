@@ -151,6 +151,7 @@ impl Worker {
             | DiskRequest::Audit { .. } => self.carry_out_behind(request),
             DiskRequest::BuildHandOver { .. }
             | DiskRequest::Survey { .. }
+            | DiskRequest::DraftImages { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
@@ -221,6 +222,7 @@ impl Worker {
             | DiskRequest::Audit { .. }
             | DiskRequest::BuildHandOver { .. }
             | DiskRequest::Survey { .. }
+            | DiskRequest::DraftImages { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
@@ -293,6 +295,7 @@ impl Worker {
             | DiskRequest::ReadEntry { .. }
             | DiskRequest::BuildHandOver { .. }
             | DiskRequest::Survey { .. }
+            | DiskRequest::DraftImages { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }
             | DiskRequest::LoadMoveFile { .. }
@@ -330,6 +333,12 @@ impl Worker {
                 let survey = self.replicas.survey(log, through, ring_key)?;
                 Ok(DiskReply::Surveyed { log, survey })
             }
+            DiskRequest::DraftImages {
+                log,
+                ref through,
+                ring_key,
+                ref parts,
+            } => self.replicas.draft(log, through, ring_key, parts),
             DiskRequest::ReadMoveFile {
                 number,
                 offset,
@@ -355,7 +364,11 @@ impl Worker {
                 ref bytes,
                 size,
             } => self.write_move_file(number, offset, bytes, size),
-            DiskRequest::LoadMoveFile { number, cursor } => self.load_move_file(number, cursor),
+            DiskRequest::LoadMoveFile {
+                number,
+                cursor,
+                page_count_max,
+            } => self.load_move_file(number, cursor, page_count_max),
             DiskRequest::KeepMoveFiles { ref numbers, below } => {
                 images::keep(&*self.shared.medium, numbers, below)?;
                 Ok(DiskReply::MoveFilesKept)
@@ -446,34 +459,51 @@ impl Worker {
     }
 
     /// One that does not verify is put aside, so that it is fetched again.
-    fn load_move_file(&mut self, number: MoveNumber, cursor: u64) -> Result<DiskReply, LogError> {
+    fn load_move_file(
+        &mut self,
+        number: MoveNumber,
+        cursor: u64,
+        page_count_max: u32,
+    ) -> Result<DiskReply, LogError> {
         let medium = &*self.shared.medium;
         let loaded = (|| {
             if cursor == 0 {
-                let found = images::open(medium, number)?;
+                let found = match self.incoming_moves.get(&number) {
+                    Some(incoming) => Checkpoint::open_unfinished(medium, incoming.path())?,
+                    None => images::open(medium, number)?,
+                };
                 self.loading_move = found.map(|found| (number, Loading::new(Arc::new(found))));
             }
             match &self.loading_move {
-                Some((begun, loading)) if *begun == number => loading.next(cursor).map(Some),
+                Some((begun, loading)) if *begun == number => {
+                    let records = loading.pages(cursor, page_count_max)?;
+                    Ok(Some((records, loading.page_count())))
+                }
                 Some(_) | None => Ok(None),
             }
         })();
-        let (found, records) = match loaded {
-            Ok(Some(records)) => (true, records),
-            Ok(None) => (false, None),
-            Err(LogError::Damage(_)) => {
+        let found = match loaded {
+            Ok(found) => found,
+            // One that is on its way is replaced by the next attempt.
+            Err(LogError::Damage(_)) if !self.incoming_moves.contains_key(&number) => {
                 images::put_image_aside(medium, number)?;
-                (false, None)
+                None
             }
             Err(error) => return Err(error),
         };
-        if records.is_none() {
+        let is_found = found.is_some();
+        let (records, end) = found.unwrap_or_default();
+        let next = cursor.saturating_add(page_count_max.into()).min(end);
+        if next == end {
             self.loading_move = None;
         }
         Ok(DiskReply::MoveFileLoaded {
             number,
-            found,
+            found: is_found,
+            cursor,
             records,
+            next,
+            end,
         })
     }
 

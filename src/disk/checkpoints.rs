@@ -25,6 +25,29 @@ impl Loading {
         Self { checkpoint }
     }
 
+    /// How many pages it has.
+    pub(super) fn page_count(&self) -> u64 {
+        self.checkpoint.header().page_count
+    }
+
+    /// The records of pages from `cursor` on, at most so many: each page by itself.
+    pub(super) fn pages(
+        &self,
+        cursor: u64,
+        page_count_max: u32,
+    ) -> Result<Vec<CheckpointRecords>, LogError> {
+        let end = cursor.saturating_add(page_count_max.into());
+        let mut pages = Vec::new();
+        for index in cursor..end.min(self.page_count()) {
+            let page = self.checkpoint.page(index)?;
+            if let Some(section) = section_of(&page)? {
+                let records = page.records;
+                pages.push(CheckpointRecords { section, records });
+            }
+        }
+        Ok(pages)
+    }
+
     /// Records from page `cursor` on, of one section; and where to go on.
     pub(super) fn next(&self, cursor: u64) -> Result<Option<(CheckpointRecords, u64)>, LogError> {
         let page_count = self.checkpoint.header().page_count;
@@ -115,6 +138,10 @@ impl Incoming {
             written: 0,
             size,
         })
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     /// Writes the next piece. Was it the last one?

@@ -5,7 +5,7 @@ use crate::ledger::{ImageFigures, Ledger, record_size};
 use crate::log::{
     Checkpoint, CheckpointSpec, CheckpointWriter, Log, LogError, Medium, put_file_aside,
 };
-use crate::model::{Adoption, LogEnd, MoveNumber, SlotRange};
+use crate::model::{Adoption, LogEnd, MoveNumber, Section, SlotRange};
 use crate::role::ImageInfo;
 
 use super::checkpoints::tag_of;
@@ -147,12 +147,60 @@ pub(super) struct Cut<'a> {
     pub(super) ring_key: u128,
 }
 
+/// An image that was begun before anybody has ordered the move: all is written but where in the log
+/// the hand-over is. A crash forgets it, and its file goes when the folder is opened.
+#[derive(Debug)]
+pub(super) struct Draft {
+    ranges: Vec<SlotRange>,
+    end: LogEnd,
+    writer: CheckpointWriter,
+}
+
+impl Draft {
+    /// Is it of this end of the log?
+    pub(super) fn is_at(&self, end: &LogEnd) -> bool {
+        self.end == *end
+    }
+
+    /// Is it what this image is to be, but for its head?
+    pub(super) fn is_of(&self, cut: &Cut<'_>) -> bool {
+        self.is_at(&cut.end) && self.ranges == cut.ranges
+    }
+
+    /// Gives the space back; opening the folder removes it otherwise.
+    pub(super) fn remove(self, medium: &dyn Medium) {
+        medium.remove(self.writer.path()).unwrap_or(());
+    }
+}
+
+/// Writes the image of some slots as the ledger has them, at an end of the log behind which they
+/// may be handed over. `index` tells the drafts of one log apart.
+pub(super) fn draft(
+    medium: &dyn Medium,
+    ledger: &Ledger,
+    cut: &Cut<'_>,
+    index: usize,
+) -> Result<Draft, LogError> {
+    let path = format!(
+        "{DIR}/{:04x}-{index:04x}.draft{UNFINISHED}",
+        cut.log.verify().log.get()
+    );
+    let writer = write(medium, ledger, cut, &path)?;
+    writer.sync()?;
+    Ok(Draft {
+        ranges: cut.ranges.to_vec(),
+        end: cut.end,
+        writer,
+    })
+}
+
 /// Writes the image of some slots as the ledger has them; durable when this returns. One that is
-/// there already, from before a restart, stays.
+/// there already, from before a restart, stays. A draft of it saves the most of the work.
 pub(super) fn cut(
     medium: &dyn Medium,
     ledger: &Ledger,
     cut: &Cut<'_>,
+    draft: Option<Draft>,
 ) -> Result<ImageInfo, LogError> {
     let figures = ledger.image_figures(cut.ranges);
     let known = match open_whole(medium, cut.number) {
@@ -162,7 +210,7 @@ pub(super) fn cut(
     };
     let found = match known {
         Some(found) => found,
-        None => write(medium, ledger, cut)?,
+        None => complete(medium, ledger, cut, draft)?,
     };
     Ok(info(&found, &figures))
 }
@@ -188,27 +236,60 @@ fn info(found: &Checkpoint, figures: &ImageFigures) -> ImageInfo {
     }
 }
 
-fn write(medium: &dyn Medium, ledger: &Ledger, cut: &Cut<'_>) -> Result<Checkpoint, LogError> {
+fn complete(
+    medium: &dyn Medium,
+    ledger: &Ledger,
+    cut: &Cut<'_>,
+    draft: Option<Draft>,
+) -> Result<Checkpoint, LogError> {
+    let section = Section::Meta;
+    let mut begun = None;
+    if let Some(mut draft) = draft {
+        let head = ledger.image_head(cut.ranges);
+        let (tag, size) = (tag_of(section), record_size(section));
+        if draft.writer.replace_first(tag, size, &head)? {
+            begun = Some(draft.writer);
+        } else {
+            draft.remove(medium);
+        }
+    }
+    let writer = match begun {
+        Some(writer) => writer,
+        None => write(medium, ledger, cut, &unfinished_path(cut.number, "cut"))?,
+    };
+    let path = writer.path().to_owned();
+    if let Err(error) = writer.finish(cut.end, &[]) {
+        // Gives the space back; opening the folder removes it otherwise.
+        medium.remove(&path).unwrap_or(());
+        return Err(error);
+    }
+    install(medium, &path, cut.number)
+}
+
+/// Writes all but the file's header.
+fn write(
+    medium: &dyn Medium,
+    ledger: &Ledger,
+    cut: &Cut<'_>,
+    path: &str,
+) -> Result<CheckpointWriter, LogError> {
     make_dir(medium)?;
-    let path = unfinished_path(cut.number, "cut");
     let verify = cut.log.verify();
     let spec = CheckpointSpec {
         cluster: verify.cluster,
         log: verify.log,
         ring_key: cut.ring_key,
     };
-    let mut writer = CheckpointWriter::create(medium, &path, spec)?;
-    let written = ledger
-        .write_image(cut.ranges, &mut |section, records| {
-            writer.push(tag_of(section), record_size(section), records)
-        })
-        .and_then(|()| writer.finish(cut.end, &[]));
+    let mut writer = CheckpointWriter::create(medium, path, spec)?;
+    let written = ledger.write_image(cut.ranges, &mut |section, records| {
+        writer.push(tag_of(section), record_size(section), records)
+    });
     if let Err(error) = written {
         // Gives the space back; opening the folder removes it otherwise.
-        medium.remove(&path).unwrap_or(());
+        medium.remove(path).unwrap_or(());
         return Err(error);
     }
-    install(medium, &path, cut.number)
+    Ok(writer)
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! was made or lost. Where slots leave a log it cuts their images. Each request does a bounded
 //! piece of work, except the audit and a hand-over that is built, which need exact ends.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::checkpoints::Loading;
 use super::fold::{damage, read_some, start};
 use super::hand_over::{self, Plan};
+use super::images::{self, Cut, Draft};
 use super::shared::Shared;
 use super::steps::{Cuts, Steps, replica_ledger};
 use crate::ledger::{Ledger, Supply};
@@ -29,6 +31,8 @@ pub(super) struct Replicas {
     logs: BTreeMap<LogNumber, Replica>,
     /// The image that the newest replica to fail looked for in vain.
     missing: Option<MoveNumber>,
+    /// Images that were begun for moves that may be ordered.
+    drafts: BTreeMap<LogNumber, Vec<Draft>>,
 }
 
 /// One log's state at one of its ends.
@@ -49,6 +53,7 @@ impl Replicas {
             shared,
             logs: BTreeMap::new(),
             missing: None,
+            drafts: BTreeMap::new(),
         }
     }
 
@@ -66,6 +71,45 @@ impl Replicas {
             memory_size: replica.ledger.memory_size(),
             events: std::mem::take(&mut replica.events),
         })
+    }
+
+    /// Begins the images of slots that may have to leave a log right behind its end, and forgets
+    /// those that were begun before.
+    pub(super) fn draft(
+        &mut self,
+        log: LogNumber,
+        through: &LogEnd,
+        ring_key: u128,
+        parts: &[Vec<SlotRange>],
+    ) -> Result<DiskReply, LogError> {
+        let shared = Arc::clone(&self.shared);
+        for draft in self.drafts.remove(&log).unwrap_or_default() {
+            draft.remove(&*shared.medium);
+        }
+        let replica = self.replica(log, through, ring_key, u64::MAX)?;
+        replica.check_at(log, through)?;
+        let mut drafts = Vec::new();
+        // What is staged is activated or dropped first.
+        if replica.ledger.staged().is_none() {
+            for (index, ranges) in parts.iter().enumerate() {
+                let cut = Cut {
+                    // It gets one when it is ordered.
+                    number: MoveNumber(0),
+                    ranges,
+                    log: &*shared.log(log)?,
+                    end: *through,
+                    ring_key,
+                };
+                drafts.push(images::draft(
+                    &*shared.medium,
+                    &replica.ledger,
+                    &cut,
+                    index,
+                )?);
+            }
+        }
+        self.drafts.insert(log, drafts);
+        Ok(DiskReply::ImagesDrafted { log })
     }
 
     /// The block that hands over what is left of a log. The replica stands at its end.
@@ -159,15 +203,31 @@ impl Replicas {
         };
         self.missing = None;
         let missing = &mut self.missing;
-        let mut advanced = replica.advance(&self.shared, &log, through, size_max, missing);
+        let mut drafts = self.drafts.remove(&number).unwrap_or_default();
+        let drafts = &mut drafts;
+        let mut advanced =
+            replica.advance(&self.shared, &log, through, size_max, (missing, drafts));
         if replica.end.seq < log.first().seq {
             // What it was to go on with was retired meanwhile; a checkpoint stands for it.
             replica = self.build(number, ring_key, history)?;
             let missing = &mut self.missing;
-            advanced = replica.advance(&self.shared, &log, through, size_max, missing);
+            advanced = replica.advance(&self.shared, &log, through, size_max, (missing, drafts));
         }
+        self.keep_drafts(number, &replica.end, std::mem::take(drafts));
         advanced?;
         Ok(self.logs.entry(number).or_insert(replica))
+    }
+
+    /// Drafts that lie behind the replica are of no use any more.
+    fn keep_drafts(&mut self, log: LogNumber, end: &LogEnd, drafts: Vec<Draft>) {
+        let (kept, passed): (Vec<_>, Vec<_>) =
+            drafts.into_iter().partition(|draft| draft.is_at(end));
+        for draft in passed {
+            draft.remove(&*self.shared.medium);
+        }
+        if !kept.is_empty() {
+            self.drafts.insert(log, kept);
+        }
     }
 
     /// Out of the newest checkpoint, or empty at the beginning of the log.
@@ -211,24 +271,36 @@ impl Replica {
         log: &Log,
         through: &LogEnd,
         size_max: u64,
-        missing: &mut Option<MoveNumber>,
+        (missing, drafts): (&mut Option<MoveNumber>, &mut Vec<Draft>),
     ) -> Result<(), LogError> {
-        let steps = Steps::new(shared, Cuts::All, self.ring_key);
+        let mut steps = Steps::new(shared, Cuts::All, self.ring_key);
+        steps.drafts = RefCell::new(std::mem::take(drafts));
+        let advanced = self.take_blocks(&steps, log, through, size_max);
+        *missing = steps.missing.get();
+        *drafts = steps.drafts.into_inner();
+        advanced
+    }
+
+    fn take_blocks(
+        &mut self,
+        steps: &Steps<'_>,
+        log: &Log,
+        through: &LogEnd,
+        size_max: u64,
+    ) -> Result<(), LogError> {
         let goal = self.end.offset.saturating_add(size_max);
         self.ledger.sweep_step(SWEEP_ACCOUNT_COUNT);
         while self.end.seq < through.seq && self.end.offset < goal {
             let bytes = read_some(log, &self.end, through)?;
             for block in blocks(&bytes, *log.verify()) {
                 let block = block.map_err(|error| damage(log, &self.end, &error.to_string()))?;
-                let taken = steps.take(
+                steps.take(
                     log,
                     &mut self.ledger,
                     &mut self.end,
                     &block,
                     &mut self.events,
-                );
-                *missing = steps.missing.get();
-                taken?;
+                )?;
             }
             self.ledger
                 .check_supply()

@@ -1,12 +1,12 @@
 //! The entries of moves on their way into a replayed ledger: images are cut at a hand-over before
 //! the ledger passes it, and read at an adoption.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::checkpoints::Loading;
 use super::fold::{damage, start};
-use super::images::{self, Cut};
+use super::images::{self, Cut, Draft};
 use super::replica::load;
 use super::shared::Shared;
 use crate::ledger::{Ahead, Ledger, LedgerOptions, TOUCH_COUNT};
@@ -38,6 +38,8 @@ pub(super) struct Steps<'a> {
     pub(super) ring_key: u128,
     /// The image that was looked for in vain.
     pub(super) missing: Cell<Option<MoveNumber>>,
+    /// Images that were begun before they were ordered, at the end where the ledger stands.
+    pub(super) drafts: RefCell<Vec<Draft>>,
 }
 
 /// A ledger that remembers ids, since images need them; it answers nobody.
@@ -66,6 +68,7 @@ impl<'a> Steps<'a> {
             cuts,
             ring_key,
             missing: Cell::new(None),
+            drafts: RefCell::new(Vec::new()),
         }
     }
 
@@ -119,10 +122,17 @@ impl<'a> Steps<'a> {
     ) -> Result<(), LogError> {
         let mut leaving = leaving(lines);
         let mut adopt = None;
+        // A draft knows nothing of what the block does before the slots leave.
+        let before = lines.iter().map(|(entry, ..)| entry);
+        let mut before = before.take_while(|entry| !matches!(entry, Entry::HandOver(_)));
+        let may_use_drafts = before.all(|entry| matches!(entry, Entry::Epoch(_)));
         for (entry, place, time) in lines {
             if matches!(entry, Entry::HandOver(_)) && !leaving.is_empty() {
                 let leaving = std::mem::take(&mut leaving);
                 check_sums(log, ledger, end, &leaving, lines)?;
+                if !may_use_drafts {
+                    self.forget_drafts();
+                }
                 for part in leaving {
                     if let Some(image) = self.cut(log, ledger, end, &part)? {
                         events.push(MoveEvent::HandedOver {
@@ -171,7 +181,16 @@ impl<'a> Steps<'a> {
             end: *end,
             ring_key: self.ring_key,
         };
-        images::cut(self.medium, ledger, &cut).map(Some)
+        let mut drafts = self.drafts.borrow_mut();
+        let known = drafts.iter().position(|draft| draft.is_of(&cut));
+        let draft = known.map(|index| drafts.swap_remove(index));
+        images::cut(self.medium, ledger, &cut, draft).map(Some)
+    }
+
+    fn forget_drafts(&self) {
+        for draft in self.drafts.take() {
+            draft.remove(self.medium);
+        }
     }
 
     /// Loads the image of an adoption beside the ledger's own state.
@@ -251,6 +270,7 @@ impl<'a> Steps<'a> {
         let steps = Self {
             cuts: Cuts::Only(number),
             missing: Cell::new(None),
+            drafts: RefCell::new(Vec::new()),
             ..*self
         };
         let through = log.end();

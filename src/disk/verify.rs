@@ -1,7 +1,7 @@
 //! The offline check of a data folder: chain, checksums, replay, supply; one folder against
 //! another, byte for byte. Returns what it found; prints nothing, changes nothing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 
 use super::checkpoints::Loading;
@@ -234,6 +234,7 @@ fn fill(
         // Without a key and without moves it decides nothing but the digest.
         ring_key: ring_key.unwrap_or(0),
         missing: Cell::new(None),
+        drafts: RefCell::new(Vec::new()),
     };
     check.replay = Some(replay_all(&log, &steps, newest, progress)?);
     Ok(())

@@ -52,10 +52,8 @@ impl Ledger {
         write: &mut ImageSink<'_, E>,
     ) -> Result<(), E> {
         let slots = self.visible(ranges);
+        write(Section::Meta, &self.image_head(ranges))?;
         let mut records = Vec::new();
-        self.image_meta(ranges).write(&mut records);
-        write(Section::Meta, &records)?;
-        records.clear();
         for sum in self.sums_in(&slots).iter() {
             let supply = Supply {
                 account_count: sum.account_count,
@@ -78,6 +76,15 @@ impl Ledger {
             write(Section::Ids, &records)?;
         }
         Ok(())
+    }
+
+    /// The records of an image's first section. Alone among its sections it says up to where in the
+    /// log it goes; entries that change no account, id or slot make no other difference to it.
+    #[must_use]
+    pub fn image_head(&self, ranges: &[SlotRange]) -> Vec<u8> {
+        let mut records = Vec::new();
+        self.image_meta(ranges).write(&mut records);
+        records
     }
 
     fn image_meta(&self, ranges: &[SlotRange]) -> Meta {

@@ -393,6 +393,7 @@ impl Running {
             | DiskReply::Audited { .. }
             | DiskReply::Surveyed { .. }
             | DiskReply::HandOverBuilt { .. }
+            | DiskReply::ImagesDrafted { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFilesKept => (),
         }
@@ -505,7 +506,14 @@ impl Running {
         let kept = &mut self.moves.kept;
         let bound = kept.checkpoint_bound(&foldable, shared.slots.as_ref(), &self.ledger);
         let horizon_ms = self.ledger.horizon_ms();
-        self.upkeep.tick(now, &committed, &bound, horizon_ms, out);
+        // Users wait for slots that are on their way here.
+        let wait_ms = if self.moves.is_taking_in() {
+            limits::MOVE_CALM_MS_MAX
+        } else {
+            0
+        };
+        let bound = (&bound, wait_ms);
+        self.upkeep.tick(now, &committed, bound, horizon_ms, out);
     }
 
     /// Takes in what became committed.

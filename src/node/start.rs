@@ -210,6 +210,7 @@ impl Start {
             | DiskReply::Audited { .. }
             | DiskReply::Surveyed { .. }
             | DiskReply::HandOverBuilt { .. }
+            | DiskReply::ImagesDrafted { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFilesKept => (),
         }

@@ -44,6 +44,8 @@ pub(super) struct Upkeep {
     next_at: Tick,
     prepare: Job,
     checkpoint: Job,
+    /// Since when one is due that waits.
+    checkpoint_since: Option<Tick>,
     retire: Job,
     measure: Job,
     newest: Option<CheckpointInfo>,
@@ -71,6 +73,7 @@ impl Upkeep {
             next_at: Tick(0),
             prepare: Job::Idle,
             checkpoint: Job::Idle,
+            checkpoint_since: None,
             retire: Job::Idle,
             measure: Job::Idle,
             newest,
@@ -126,12 +129,13 @@ impl Upkeep {
         self.next_at <= now.tick
     }
 
-    /// Does what is due. The next checkpoint may go up to `bound`.
+    /// Does what is due. The next checkpoint may go up to `bound`, and is due for so long
+    /// before it is made.
     pub(super) fn tick(
         &mut self,
         now: Now,
         committed: &LogEnd,
-        bound: &LogEnd,
+        (bound, wait_ms): (&LogEnd, u64),
         horizon_ms: u64,
         out: &mut Outbox,
     ) {
@@ -143,18 +147,24 @@ impl Upkeep {
         if self.lacks_segment() {
             self.prepare(out);
         }
-        self.checkpoint_if_due(now, bound, out);
+        self.checkpoint_if_due(now, bound, wait_ms, out);
         self.retire_if_due(now, committed, horizon_ms, out);
     }
 
-    fn checkpoint_if_due(&mut self, now: Now, bound: &LogEnd, out: &mut Outbox) {
+    fn checkpoint_if_due(&mut self, now: Now, bound: &LogEnd, wait_ms: u64, out: &mut Outbox) {
         let (last, size) = self
             .newest
             .map_or((0, 0), |info| (info.end.offset, info.size));
         let grown = bound.offset.saturating_sub(last);
         if grown < size.max(2 * self.segment_size) || !self.checkpoint.may_begin(now) {
+            self.checkpoint_since = None;
             return;
         }
+        let since = *self.checkpoint_since.get_or_insert(now.tick);
+        if now.tick < since.plus_ms(wait_ms) {
+            return;
+        }
+        self.checkpoint_since = None;
         self.checkpoint = Job::Running;
         out.effect(Effect::Disk(DiskRequest::MakeCheckpoint {
             log: self.log,
@@ -340,6 +350,7 @@ impl Upkeep {
             | DiskRequest::AdvanceReplica { .. }
             | DiskRequest::Audit { .. }
             | DiskRequest::Survey { .. }
+            | DiskRequest::DraftImages { .. }
             | DiskRequest::BuildHandOver { .. }
             | DiskRequest::ReadMoveFile { .. }
             | DiskRequest::WriteMoveFile { .. }

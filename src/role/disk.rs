@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::moves::{ActivationPart, HandOverPart, MoveEvent, Survey};
 use crate::model::{
     ClusterId, ENTRY_SIZE, Generation, LogEnd, LogNumber, MoveNumber, Place, RingEpoch, Section,
-    Seq, Term, TermStart,
+    Seq, SlotRange, Term, TermStart,
 };
 use crate::protocol::AuditRow;
 
@@ -223,6 +223,19 @@ pub enum DiskRequest {
         /// The moves that take the slots away. Not empty.
         moves: Vec<HandOverPart>,
     },
+    /// Begins the images of slots that may have to leave a log right behind its end. Those that
+    /// were begun before are forgotten, and these once the log goes on otherwise.
+    /// -> `ImagesDrafted`
+    DraftImages {
+        /// Which log.
+        log: LogNumber,
+        /// Its durable end.
+        through: LogEnd,
+        /// The cluster's hash key.
+        ring_key: u128,
+        /// The slots of each image, rising.
+        parts: Vec<Vec<SlotRange>>,
+    },
     /// Advances the replica of a log to exactly its end and says what it has of the slots.
     /// -> `Surveyed`
     Survey {
@@ -256,12 +269,16 @@ pub enum DiskRequest {
         /// Bytes of the whole file.
         size: u64,
     },
-    /// Reads records of an image. Cursor 0 is the beginning. -> `MoveFileLoaded`
+    /// Reads records of an image. Cursor 0 is the beginning and comes first; several pieces may be
+    /// asked for ahead. Of an image that is being written here, pages that were written before
+    /// the request can be read. -> `MoveFileLoaded`
     LoadMoveFile {
         /// The move under whose number it was cut.
         number: MoveNumber,
-        /// Where to go on.
+        /// Its first page.
         cursor: u64,
+        /// Pages at most.
+        page_count_max: u32,
     },
     /// Removes the images of all moves below `below` but those named. -> `MoveFilesKept`
     KeepMoveFiles {
@@ -299,6 +316,7 @@ impl DiskRequest {
             Self::AdvanceReplica { .. }
             | Self::Audit { .. }
             | Self::BuildHandOver { .. }
+            | Self::DraftImages { .. }
             | Self::Survey { .. } => Lane::Replica,
         }
     }
@@ -499,6 +517,11 @@ pub enum DiskReply {
         /// Where the log ends with it.
         end: LogEnd,
     },
+    /// Of `DraftImages`.
+    ImagesDrafted {
+        /// Which log.
+        log: LogNumber,
+    },
     /// Of `Survey`.
     Surveyed {
         /// Which log.
@@ -533,8 +556,14 @@ pub enum DiskReply {
         /// There is such a file, and it verifies as far as it was read. One that does not was put
         /// aside: fetch it again.
         found: bool,
-        /// Some records, and where to go on. `None`: nothing more.
-        records: Option<(CheckpointRecords, u64)>,
+        /// Of the request.
+        cursor: u64,
+        /// The records of these pages, in their order.
+        records: Vec<CheckpointRecords>,
+        /// Where to go on.
+        next: u64,
+        /// Where its pages end.
+        end: u64,
     },
     /// Of `KeepMoveFiles`.
     MoveFilesKept,

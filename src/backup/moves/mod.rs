@@ -21,7 +21,7 @@ use super::connections::Asker;
 use super::register::Claim;
 use super::{Running, Stage};
 use crate::clock::{Now, Tick};
-use crate::model::{LogNumber, MoveNumber, NodeId, RingEpoch};
+use crate::model::{LogNumber, MoveNumber, NodeId, RingEpoch, Seq};
 use crate::protocol::MoveStep;
 use crate::role::{Outbox, PeerId};
 
@@ -58,6 +58,10 @@ pub(super) struct Moves {
     balanced: Option<(RingEpoch, Vec<(NodeId, u32)>)>,
     /// Why lost nodes are not taken over, as it was said last.
     stuck: Option<String>,
+    /// A node is silent for so long that it may be lost.
+    suspects: bool,
+    /// Logs of silent nodes, and the block behind which images of their slots were begun.
+    drafted: BTreeMap<LogNumber, Seq>,
     /// Take-overs whose block could not be built, and why.
     failed: BTreeMap<LogNumber, String>,
     /// The newest take-overs.

@@ -10,7 +10,7 @@ use super::super::authority::{Cause, Handed, MoveRecord, MoveState};
 use super::super::connections::Asker;
 use super::ms_between;
 use crate::canary::{self, Bug};
-use crate::clock::Now;
+use crate::clock::{Now, Tick};
 use crate::model::{LogNumber, LogTime, MoveNumber, Place, RingEpoch, Seq};
 use crate::protocol::{
     Message, MoveOrder, MoveStep, MoveTold, RefusalCode, SlotRanges, put_slot_range,
@@ -360,6 +360,13 @@ impl Running {
             if note.moves.is_empty() {
                 note.last_serving_after_ms = Some(after_ms);
             }
+        }
+        let mut moves = self.authority.latest().moves.active.values();
+        if !moves.any(|moving| moving.cause == Cause::TakeOver) {
+            for stream in self.streams.values_mut() {
+                stream.replica.hold(Tick(0));
+            }
+            self.touched.extend(self.streams.keys());
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{TAKE_OVER_NOTE_COUNT, TakeOverNote, ms_between};
 use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::limits;
-use crate::model::{Incarnation, LogEnd, LogNumber, NodeId, Seq, Slot};
+use crate::model::{Incarnation, LogEnd, LogNumber, NodeId, Seq, Slot, SlotRange};
 use crate::protocol::MemberState;
 use crate::role::{ActivationPart, DiskRequest, Effect, HandOverPart, Level, Outbox};
 
@@ -96,18 +96,20 @@ impl Running {
         if !waits {
             return None;
         }
-        Some(self.patience_ends(now, stream))
+        Some(self.patience_ends(now, stream, 1))
     }
 
-    /// When this log's node will have been silent for too long if nothing is heard of it.
-    fn patience_ends(&self, now: Now, stream: &Stream) -> Tick {
+    /// When this log's node will have been silent for too long if nothing is heard of it; or for
+    /// a part of that time.
+    fn patience_ends(&self, now: Now, stream: &Stream, divisor: u64) -> Tick {
         let limits = &self.options.limits;
         let peer = stream.owner.and_then(|owner| self.peers.get(&owner.peer));
         let patience_ms = match stream.presence {
             Presence::Since(_) | Presence::Gone => limits.take_over_after_ms,
             Presence::Awaited => limits.take_over_after_ms.max(limits.start_grace_ms),
         };
-        stream.silent_since(peer, now.tick).plus_ms(patience_ms)
+        let part_ms = patience_ms.checked_div(divisor).unwrap_or(patience_ms);
+        stream.silent_since(peer, now.tick).plus_ms(part_ms)
     }
 
     /// Has this log's node been silent for too long?
@@ -115,13 +117,14 @@ impl Running {
         let stream = &self.streams[&log];
         stream.taking.is_some()
             || (self.options.limits.take_over_after_ms != 0
-                && self.patience_ends(now, stream) <= now.tick)
+                && self.patience_ends(now, stream, 1) <= now.tick)
     }
 
     /// Looks for nodes that are gone, and begins to take their logs over.
     pub(super) fn find_lost(&mut self, now: Now, out: &mut Outbox) {
         self.moves.loss_due = None;
         let mut lost = Vec::new();
+        let mut suspected = Vec::new();
         let mut next: Option<Tick> = None;
         for stream in self.streams.values() {
             match self.lost_at(now, stream) {
@@ -131,11 +134,24 @@ impl Running {
                         lost.push(stream.log);
                     }
                 }
-                Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
+                Some(at) => {
+                    let divisor = limits::TAKE_OVER_DRAFT_DIVISOR;
+                    let suspected_at = self.patience_ends(now, stream, divisor);
+                    let is_suspected = suspected_at <= now.tick;
+                    if is_suspected {
+                        suspected.push(stream.log);
+                    }
+                    let at = if is_suspected { at } else { suspected_at };
+                    next = Some(next.map_or(at, |next| next.min(at)));
+                }
                 None => (),
             }
         }
         self.moves.loss_due = next;
+        self.moves.suspects = !suspected.is_empty();
+        for log in suspected {
+            self.draft_images(now, log, out);
+        }
         if lost.is_empty() {
             self.moves.stuck = None;
             return;
@@ -158,6 +174,55 @@ impl Running {
             for log in lost {
                 self.begin_taking(now, log, out);
             }
+        }
+    }
+
+    /// Is a node being taken over, or about to be?
+    pub(in super::super) fn is_taking_over(&self) -> bool {
+        let mut active = self.authority.latest().moves.active.values();
+        self.moves.suspects
+            || self.streams.values().any(|stream| stream.taking.is_some())
+            || active.any(|moving| moving.cause == Cause::TakeOver)
+    }
+
+    /// A node is silent for a while: begins the images of its slots. Should it be lost, they are
+    /// nearly there; should it come back, they are forgotten, and nothing else has happened.
+    fn draft_images(&mut self, now: Now, log: LogNumber, out: &mut Outbox) {
+        let stream = &self.streams[&log];
+        let end = stream.durable;
+        let stands_still = stream.is_quiet() && stream.replica.stands_at(&end);
+        if !stands_still || self.moves.drafted.get(&log) == Some(&end.seq) {
+            return;
+        }
+        let account_count = stream.beat.map_or(0, |(beat, _)| beat.account_count);
+        let size = account_count.saturating_mul(ACCOUNT_SIZE);
+        if self.free_size() < limits::DISK_RESERVE_SIZE.saturating_add(size) {
+            return;
+        }
+        let targets = self.targets_of(now, stream.node, log);
+        let parts: Vec<Vec<SlotRange>> = targets.into_values().map(ranges_of).collect();
+        if parts.is_empty() {
+            return;
+        }
+        self.moves.drafted.insert(log, end.seq);
+        out.effect(Effect::Disk(DiskRequest::DraftImages {
+            log,
+            through: end,
+            ring_key: self.authority.record().ring_key,
+            parts,
+        }));
+    }
+
+    /// The images are begun, or could not be: then they are cut when they are needed.
+    pub(in super::super) fn on_images_drafted(
+        &mut self,
+        log: LogNumber,
+        failed: Option<&str>,
+        out: &mut Outbox,
+    ) {
+        if let Some(text) = failed {
+            let text = format!("no images of log {log} are begun yet: {text}");
+            self.say(Level::Warn, text, out);
         }
     }
 
@@ -260,6 +325,15 @@ impl Running {
         let silent_ms = ms_between(stream.silent_since(heard, now.tick), now.tick);
         stream.taking = Some(Taking::Fencing);
         let slots = slots_left(self.authority.latest(), node, log);
+        let calm_until = now.tick.plus_ms(limits::MOVE_CALM_MS_MAX);
+        for stream in self.streams.values_mut() {
+            let until = if stream.owner.is_none() || stream.log == log {
+                Tick(0)
+            } else {
+                calm_until
+            };
+            stream.replica.hold(until);
+        }
         let text = format!(
             "node {node} is silent for {silent_ms} ms: its {} slots go to the others",
             slots.len()
@@ -422,7 +496,8 @@ impl Running {
     /// Which slots of a lost node go where: by the rule among those that are there.
     fn targets_of(&self, now: Now, node: NodeId, log: LogNumber) -> BTreeMap<NodeId, Vec<Slot>> {
         let record = self.authority.latest();
-        let takers = self.takers(now);
+        let mut takers = self.takers(now);
+        takers.retain(|taker| *taker != node);
         let table = record.plan_for(|node, _| takers.contains(&node));
         let mut targets: BTreeMap<NodeId, Vec<Slot>> = BTreeMap::new();
         for slot in slots_left(record, node, log) {

@@ -300,6 +300,7 @@ impl Recover {
             | DiskReply::CheckpointRead { .. }
             | DiskReply::FreeSpace { .. }
             | DiskReply::HandOverBuilt { .. }
+            | DiskReply::ImagesDrafted { .. }
             | DiskReply::MoveFileRead { .. }
             | DiskReply::MoveFileLoaded { .. }
             | DiskReply::MoveFilesKept => {

@@ -112,7 +112,6 @@ pub(super) struct FakeDisk {
     pub(super) audit_rows: Vec<AuditRow>,
     /// How far the replicas are; a crash forgets it.
     pub(super) replicas: BTreeMap<LogNumber, Seq>,
-    /// Images that are there.
     pub(super) images: BTreeSet<MoveNumber>,
     pub(super) surveys: BTreeMap<LogNumber, Survey>,
 }
@@ -139,6 +138,7 @@ pub(super) const fn name_of(request: &DiskRequest) -> &'static str {
         DiskRequest::Audit { .. } => "audit",
         DiskRequest::Survey { .. } => "survey",
         DiskRequest::BuildHandOver { .. } => "build_hand_over",
+        DiskRequest::DraftImages { .. } => "draft_images",
         DiskRequest::ReadMoveFile { .. } => "read_move_file",
         DiskRequest::WriteMoveFile { .. } => "write_move_file",
         DiskRequest::LoadMoveFile { .. } => "load_move_file",

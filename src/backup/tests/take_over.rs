@@ -49,6 +49,27 @@ fn a_backup_that_dies_anywhere_goes_on_with_a_take_over() {
     }
 }
 
+/// The images are begun once a node is silent for a while, once each time.
+#[test]
+fn images_are_begun_before_a_node_counts_as_lost() {
+    let mut world = World::serving();
+    world.kill(2);
+    world.run_ms(400);
+    let drafted = |world: &World| {
+        let done = world.bench.disk.done.iter();
+        done.filter(|name| **name == "draft_images").count()
+    };
+    assert_eq!(drafted(&world), 0);
+    world.run_ms(800);
+    assert_eq!(drafted(&world), 1);
+    world.run_ms(500);
+    world.revive(2);
+    world.run_ms(3_000);
+    assert_eq!(drafted(&world), 1);
+    world.check();
+    assert_eq!(world.bench.status()["ring_epoch"], 1);
+}
+
 #[test]
 fn a_node_that_is_back_in_time_keeps_everything() {
     let mut world = World::serving();

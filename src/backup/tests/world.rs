@@ -60,6 +60,10 @@ impl FakeDisk {
     pub(super) fn run_move(&mut self, request: DiskRequest) -> DiskReply {
         match request {
             DiskRequest::BuildHandOver { .. } => self.build_hand_over(request),
+            DiskRequest::DraftImages { log, parts, .. } => {
+                assert!(!parts.is_empty());
+                DiskReply::ImagesDrafted { log }
+            }
             DiskRequest::ReadMoveFile {
                 number,
                 offset,

@@ -40,6 +40,20 @@ pub struct Page {
 impl Checkpoint {
     /// Opens a file and verifies its header and length. `None`: it is not there.
     pub fn open(medium: &dyn Medium, path: &str) -> Result<Option<Self>, LogError> {
+        let Some(opened) = Self::open_unfinished(medium, path)? else {
+            return Ok(None);
+        };
+        let size = opened.file.size();
+        let size = size.during(|| format!("measuring {path}"))?;
+        if opened.size() != size {
+            return Err(opened.damage("wrong length"));
+        }
+        Ok(Some(opened))
+    }
+
+    /// The same for a file that is still being copied to here, whose header is there. Which of its
+    /// pages may be read is for the caller to know.
+    pub fn open_unfinished(medium: &dyn Medium, path: &str) -> Result<Option<Self>, LogError> {
         let opened = medium
             .open(path, Access::Read)
             .during(|| format!("opening {path}"))?;
@@ -56,9 +70,6 @@ impl Checkpoint {
             .during(|| format!("reading {path}"))?;
         let header =
             CheckpointHeader::read(&bytes).ok_or_else(|| damage("header does not verify"))?;
-        if header.file_size() != size {
-            return Err(damage("wrong length"));
-        }
         Ok(Some(Self {
             file,
             path: path.to_owned(),

@@ -40,7 +40,8 @@ pub struct CheckpointWriter {
     page: Vec<u8>,
     page_record_count: u32,
     page_count: u64,
-    digest: SipHasher24,
+    /// Checksums of the pages that are written.
+    crcs: Vec<u32>,
 }
 
 impl CheckpointWriter {
@@ -55,7 +56,7 @@ impl CheckpointWriter {
             page: Vec::with_capacity(CHECKPOINT_PAGE_SIZE),
             page_record_count: 0,
             page_count: 0,
-            digest: SipHasher24::new_with_keys(0, 0),
+            crcs: Vec::new(),
         })
     }
 
@@ -91,22 +92,70 @@ impl CheckpointWriter {
             self.push(TERMS_TAG, record.len(), &record)?;
         }
         self.write_page()?;
+        let mut digest = SipHasher24::new_with_keys(0, 0);
+        for crc in &self.crcs {
+            digest.write(&crc.to_le_bytes());
+        }
         let header = CheckpointHeader {
             cluster: self.spec.cluster,
             log: self.spec.log,
             ring_key: self.spec.ring_key,
             end,
             page_count: self.page_count,
-            digest: self.digest.finish(),
-            sections: self.sections,
+            digest: digest.finish(),
+            sections: std::mem::take(&mut self.sections),
         };
         self.file
             .write_at(0, &header.to_bytes())
             .during(|| format!("writing {}", self.path))?;
+        self.sync()?;
+        Ok(header)
+    }
+
+    /// Makes what is written so far durable: less is left to do when the file is finished.
+    pub fn sync(&self) -> Result<(), LogError> {
         self.file
             .sync()
-            .map_err(|error| sync_failed(format!("syncing {}", self.path), &error))?;
-        Ok(header)
+            .map_err(|error| sync_failed(format!("syncing {}", self.path), &error))
+    }
+
+    /// Where the file lies until it is finished and gets its name.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Writes other records in the place of those of the first section. False, and nothing is
+    /// changed: they do not have the same place, or the section is not over.
+    pub fn replace_first(
+        &mut self,
+        tag: u16,
+        record_size: usize,
+        records: &[u8],
+    ) -> Result<bool, LogError> {
+        let Some(section) = self.sections.first().copied() else {
+            return Ok(false);
+        };
+        let size = section.record_count * u64::from(section.record_size);
+        let is_over = 1 < self.sections.len();
+        let fits = section.tag == tag && to_usize(u64::from(section.record_size)) == record_size;
+        if !is_over || !fits || size != to_u64(records.len()) {
+            return Ok(false);
+        }
+        let pages = records.chunks(page_capacity(record_size) * record_size);
+        for (number, records) in (section.first_page..).zip(pages) {
+            let mut page = vec![0; PAGE_HEADER_SIZE];
+            page.extend_from_slice(records);
+            let crc = self.seal(
+                &mut page,
+                &section,
+                number,
+                record_count(records, record_size),
+            );
+            self.write_at(number, &page)?;
+            self.crcs[to_usize(number)] = crc;
+        }
+        Ok(true)
     }
 
     fn turn_to(&mut self, tag: u16, record_size: usize) -> Result<(), LogError> {
@@ -142,29 +191,48 @@ impl CheckpointWriter {
         };
         section.record_count += u64::from(self.page_record_count);
         section.page_count += 1;
-        let page = &mut self.page;
-        page.resize(CHECKPOINT_PAGE_SIZE, 0);
-        page[4..6].copy_from_slice(&section.tag.to_le_bytes());
-        page[8..16].copy_from_slice(&self.page_count.to_le_bytes());
-        page[16..20].copy_from_slice(&section.record_size.to_le_bytes());
-        page[20..24].copy_from_slice(&self.page_record_count.to_le_bytes());
-        let crc = page_crc(self.spec.log, self.spec.cluster, page);
-        page[..4].copy_from_slice(&crc.to_le_bytes());
-        self.digest.write(&crc.to_le_bytes());
-        let offset = file_size(self.page_count);
-        self.file
-            .write_at(offset, page)
-            .during(|| format!("writing {}", self.path))?;
+        let section = *section;
+        let mut page = std::mem::take(&mut self.page);
+        let crc = self.seal(&mut page, &section, self.page_count, self.page_record_count);
+        self.crcs.push(crc);
+        self.write_at(self.page_count, &page)?;
         self.page_count += 1;
         self.page_record_count = 0;
         page.clear();
         page.resize(PAGE_HEADER_SIZE, 0);
-        assert!(offset + to_u64(CHECKPOINT_PAGE_SIZE) == file_size(self.page_count));
+        self.page = page;
         if self.page_count.is_multiple_of(PAGES_PER_SYNC) {
-            self.file
-                .sync()
-                .map_err(|error| sync_failed(format!("syncing {}", self.path), &error))?;
+            self.sync()?;
         }
         Ok(())
     }
+
+    /// Fills up a page of records and writes its header. Its checksum.
+    fn seal(
+        &self,
+        page: &mut Vec<u8>,
+        section: &SectionInfo,
+        number: u64,
+        record_count: u32,
+    ) -> u32 {
+        page.resize(CHECKPOINT_PAGE_SIZE, 0);
+        page[4..6].copy_from_slice(&section.tag.to_le_bytes());
+        page[8..16].copy_from_slice(&number.to_le_bytes());
+        page[16..20].copy_from_slice(&section.record_size.to_le_bytes());
+        page[20..24].copy_from_slice(&record_count.to_le_bytes());
+        let crc = page_crc(self.spec.log, self.spec.cluster, page);
+        page[..4].copy_from_slice(&crc.to_le_bytes());
+        crc
+    }
+
+    fn write_at(&self, number: u64, page: &[u8]) -> Result<(), LogError> {
+        self.file
+            .write_at(file_size(number), page)
+            .during(|| format!("writing {}", self.path))
+    }
+}
+
+#[expect(clippy::integer_division, reason = "whole records only")]
+fn record_count(records: &[u8], record_size: usize) -> u32 {
+    u32::try_from(records.len() / record_size).expect("at most a page of them")
 }

@@ -1,6 +1,8 @@
-//! Copies the image of a move from the backup to this disk, one piece after the other.
+//! Copies the image of a move from the backup to this disk, a few pieces ahead of what is written.
 //!
-//! A lost link loses no more than the piece that was asked for.
+//! A lost link loses no more than the pieces that were asked for.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -9,16 +11,9 @@ use crate::model::{MoveNumber, to_u64};
 use crate::protocol::{Message, MoveFileAsk, MoveFilePart};
 use crate::role::{DiskRequest, Effect, Outbox, PeerId};
 
-/// What is under way of the next piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Piece {
-    /// Nothing.
-    Due,
-    /// It was asked for.
-    Asked,
-    /// It is being written.
-    Writing,
-}
+/// Bytes of an image before its first page, and of a page.
+const HEADER_SIZE: u64 = 4_096;
+const PAGE_SIZE: u64 = 64 << 10;
 
 /// An image on its way.
 #[derive(Debug)]
@@ -28,7 +23,13 @@ pub(super) struct ImageCopy {
     size: Option<u64>,
     /// What is written, or being written.
     offset: u64,
-    piece: Piece,
+    /// Offsets that were asked for on the present link and not answered, in their order. After a
+    /// piece that was shorter than it could be there are some among them that fit no more.
+    asked: VecDeque<u64>,
+    /// What is asked for next.
+    ask_at: u64,
+    /// Pieces that are being written.
+    writing_count: u32,
 }
 
 /// What a piece from the backup was worth.
@@ -48,47 +49,63 @@ impl ImageCopy {
             image,
             size: None,
             offset: 0,
-            piece: Piece::Due,
+            asked: VecDeque::new(),
+            ask_at: 0,
+            writing_count: 0,
         }
     }
 
-    /// Asks for the next piece, if none is under way.
+    /// Asks for the next pieces: for the first one alone, since with it comes the size, then for
+    /// as many as may be under way.
     pub(super) fn ask(&mut self, backup: Option<PeerId>, out: &mut Outbox) {
-        let Some(peer) = backup.filter(|_| self.piece == Piece::Due) else {
+        let Some(peer) = backup else {
             return;
         };
-        self.piece = Piece::Asked;
-        out.send(
-            peer,
-            &Message::MoveFileAsk(MoveFileAsk {
-                image: self.image,
-                offset: self.offset,
-                size_max: limits::FETCH_SIZE_MAX,
-            }),
-        );
+        let end = self.size.unwrap_or(1);
+        let max = u64::from(limits::MOVE_COPY_PIECE_COUNT_MAX);
+        while self.ask_at < end && to_u64(self.asked.len()) + u64::from(self.writing_count) < max {
+            self.asked.push_back(self.ask_at);
+            out.send(
+                peer,
+                &Message::MoveFileAsk(MoveFileAsk {
+                    image: self.image,
+                    offset: self.ask_at,
+                    size_max: limits::FETCH_SIZE_MAX,
+                }),
+            );
+            self.ask_at += u64::from(limits::FETCH_SIZE_MAX);
+        }
     }
 
     pub(super) fn link_lost(&mut self) {
-        if self.piece == Piece::Asked {
-            self.piece = Piece::Due;
-        }
+        self.asked.clear();
+        self.ask_at = self.offset;
     }
 
     pub(super) fn arrived(&mut self, part: &MoveFilePart<'_>, out: &mut Outbox) -> Arrived {
-        if self.piece != Piece::Asked || part.image != self.image {
+        if part.image != self.image {
             return Arrived::Fine;
         }
+        let Some(asked) = self.asked.pop_front() else {
+            return Arrived::Fine;
+        };
         if part.size == 0 {
             return Arrived::Missing;
         }
         let size = *self.size.get_or_insert(part.size);
         let end = part.offset.saturating_add(to_u64(part.bytes.len()));
-        let is_next = part.offset == self.offset && part.offset < end && end <= size;
-        if part.size != size || !is_next {
+        let is_asked = part.offset == asked && part.offset < end && end <= size;
+        if part.size != size || !is_asked {
             return Arrived::Wrong;
         }
-        self.piece = Piece::Writing;
+        if asked != self.offset {
+            return Arrived::Fine;
+        }
+        self.writing_count += 1;
         self.offset = end;
+        if self.asked.front().copied().unwrap_or(self.ask_at) != end {
+            self.ask_at = end;
+        }
         out.effect(Effect::Disk(DiskRequest::WriteMoveFile {
             number: self.image,
             offset: part.offset,
@@ -98,17 +115,23 @@ impl ImageCopy {
         Arrived::Fine
     }
 
-    /// The piece is written; the next one may be asked for.
+    /// A piece is written; the next one may be asked for.
     pub(super) fn written(&mut self) {
-        self.piece = Piece::Due;
+        self.writing_count = self.writing_count.saturating_sub(1);
     }
 
     pub(super) fn is_of(&self, image: MoveNumber) -> bool {
         self.image == image
     }
 
+    /// Whole pages of it that are written or will be before whatever the disk is asked next.
+    #[expect(clippy::integer_division, reason = "whole pages")]
+    pub(super) const fn page_count(&self) -> u64 {
+        self.offset.saturating_sub(HEADER_SIZE) / PAGE_SIZE
+    }
+
     /// Is a piece being written, so that a reply of the disk is due?
-    pub(super) fn is_writing(&self) -> bool {
-        self.piece == Piece::Writing
+    pub(super) const fn is_writing(&self) -> bool {
+        self.writing_count != 0
     }
 }

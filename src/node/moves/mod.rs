@@ -125,6 +125,11 @@ impl Moves {
         }
     }
 
+    /// Are slots on their way here?
+    pub(super) const fn is_taking_in(&self) -> bool {
+        self.coming.is_some()
+    }
+
     /// The move whose image is being taken in.
     pub(super) fn coming_image(&self) -> Option<MoveNumber> {
         Some(self.coming.as_ref()?.staging.image())

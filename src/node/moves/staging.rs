@@ -64,10 +64,8 @@ impl From<&Adoption> for Wanted {
 pub(in crate::node) enum ImageReply {
     /// It has none that verifies.
     Missing,
-    /// It read these records; where to go on.
-    Records(CheckpointRecords, u64),
-    /// There are no more records.
-    End,
+    /// It read records.
+    Records(Pages),
     /// A piece is written.
     Written,
     /// All pieces are, and the image is durable and verified.
@@ -80,13 +78,21 @@ impl ImageReply {
         if let DiskReply::MoveFileLoaded {
             number,
             found,
+            cursor,
             records,
+            next,
+            end,
         } = reply
         {
-            let loaded = match records {
-                Some((records, cursor)) if found => Self::Records(records, cursor),
-                None if found => Self::End,
-                Some(_) | None => Self::Missing,
+            let loaded = if found {
+                Self::Records(Pages {
+                    cursor,
+                    records,
+                    next,
+                    end,
+                })
+            } else {
+                Self::Missing
             };
             return Some((number, loaded));
         }
@@ -106,15 +112,75 @@ impl ImageReply {
     }
 }
 
+/// Pages of an image.
+#[derive(Debug)]
+pub(in crate::node) struct Pages {
+    /// The first one.
+    cursor: u64,
+    records: Vec<CheckpointRecords>,
+    /// Behind the last one.
+    next: u64,
+    /// Behind the last one of the image.
+    end: u64,
+}
+
+/// How far the pages of an image are. The disk reads some ahead of what is taken in: a turn of a
+/// busy node may last longer than one piece is worth.
+#[derive(Clone, Copy, Debug)]
+struct PagesRead {
+    taken: u64,
+    asked: u64,
+    /// What may be asked for.
+    there: u64,
+    /// Known with the first piece.
+    end: Option<u64>,
+}
+
+impl PagesRead {
+    const PIECE: u64 = limits::MOVE_LOAD_PAGE_COUNT as u64;
+    const WINDOW: u64 = limits::MOVE_LOAD_PIECE_COUNT_MAX as u64 * Self::PIECE;
+
+    const fn new(there: u64) -> Self {
+        Self {
+            taken: 0,
+            asked: 0,
+            there,
+            end: None,
+        }
+    }
+
+    fn ask(&mut self, number: MoveNumber, out: &mut Outbox) {
+        let end = self.there.min(self.taken + Self::WINDOW);
+        while self.asked < end {
+            let count = (end - self.asked).min(Self::PIECE);
+            out.effect(Effect::Disk(DiskRequest::LoadMoveFile {
+                number,
+                cursor: self.asked,
+                page_count_max: u32::try_from(count).expect("at most a piece"),
+            }));
+            self.asked += count;
+        }
+    }
+
+    /// The whole image is here.
+    fn all_there(&mut self) {
+        self.there = self.end.unwrap_or(self.asked + Self::PIECE);
+    }
+
+    const fn awaits(&self, pages: &Pages) -> bool {
+        self.taken < self.asked && self.taken == pages.cursor
+    }
+}
+
 /// How far it is.
 #[derive(Debug)]
 enum Step {
     /// What is left of earlier slots goes.
     Sweeping,
     /// The image is read into the ledger; the disk was asked for the next records.
-    Loading,
-    /// The image is not here.
-    Copying(ImageCopy),
+    Loading(PagesRead),
+    /// The image is not here: it is copied, and read in as far as it came.
+    Copying(ImageCopy, PagesRead),
     /// There was trouble: all begins anew at this tick.
     Pausing(Tick),
     /// The ledger has it, and it is what it must be.
@@ -167,7 +233,7 @@ impl Staging {
     pub(in crate::node) const fn deadline(&self) -> Option<Tick> {
         match self.step {
             Step::Pausing(until) => Some(until),
-            Step::Sweeping | Step::Loading | Step::Copying(_) | Step::Staged => None,
+            Step::Sweeping | Step::Loading(_) | Step::Copying(..) | Step::Staged => None,
         }
     }
 
@@ -193,33 +259,28 @@ impl Staging {
                 }
             }
             Step::Pausing(until) if *until <= now.tick => self.step = Step::Sweeping,
-            Step::Copying(_) | Step::Loading | Step::Pausing(_) | Step::Staged => (),
+            Step::Copying(..) | Step::Loading(_) | Step::Pausing(_) | Step::Staged => (),
         }
-        if let Step::Copying(copy) = &mut self.step {
+        if let Step::Copying(copy, _) = &mut self.step {
             copy.ask(backup, out);
         }
     }
 
     fn begin(&mut self, out: &mut Outbox) {
         if self.is_copy_due {
-            self.step = Step::Copying(ImageCopy::new(self.wanted.image));
+            let copy = ImageCopy::new(self.wanted.image);
+            self.step = Step::Copying(copy, PagesRead::new(0));
         } else {
-            self.step = Step::Loading;
-            self.load(0, out);
+            let mut read = PagesRead::new(PagesRead::PIECE);
+            read.ask(self.wanted.image, out);
+            self.step = Step::Loading(read);
         }
-    }
-
-    fn load(&self, cursor: u64, out: &mut Outbox) {
-        out.effect(Effect::Disk(DiskRequest::LoadMoveFile {
-            number: self.wanted.image,
-            cursor,
-        }));
     }
 
     /// Gives up what was staged so far.
     pub(super) fn abort(&mut self, ledger: &mut Ledger) {
         match self.step {
-            Step::Loading | Step::Copying(_) | Step::Staged => {
+            Step::Loading(_) | Step::Copying(..) | Step::Staged => {
                 ledger.stage_abort(self.wanted.number);
             }
             Step::Sweeping | Step::Pausing(_) => (),
@@ -228,7 +289,7 @@ impl Staging {
     }
 
     pub(in crate::node) fn link_lost(&mut self) {
-        if let Step::Copying(copy) = &mut self.step {
+        if let Step::Copying(copy, _) = &mut self.step {
             copy.link_lost();
         }
     }
@@ -248,28 +309,65 @@ impl Staging {
             return;
         }
         match (&mut self.step, reply) {
-            (Step::Loading, ImageReply::Missing) => {
+            (Step::Loading(_) | Step::Copying(..), ImageReply::Missing) => {
                 // It may have gone while it was being read in: all begins anew behind the copy.
                 self.abort(ledger);
                 self.is_copy_due = true;
             }
-            (Step::Loading, ImageReply::Records(piece, cursor)) => {
-                match ledger.stage_load(piece.section, &piece.records) {
-                    Ok(()) => self.load(cursor, out),
-                    Err(error) => self.refuse(&error, ledger, now, out),
-                }
+            (Step::Loading(read) | Step::Copying(_, read), ImageReply::Records(pages))
+                if read.awaits(&pages) =>
+            {
+                self.take(&pages, ledger, now, out);
             }
-            (Step::Loading, ImageReply::End) => self.check(ledger, now, out),
-            (Step::Copying(copy), ImageReply::Written) if copy.is_writing() => copy.written(),
-            (Step::Copying(copy), ImageReply::Complete) if copy.is_writing() => {
+            (Step::Copying(copy, _), ImageReply::Written) if copy.is_writing() => copy.written(),
+            (Step::Copying(copy, read), ImageReply::Complete) if copy.is_writing() => {
                 self.is_copy_due = false;
-                self.begin(out);
+                let read = *read;
+                self.step = Step::Loading(read);
+                self.go_on(ledger, now, out);
             }
             // What was asked for before all began anew.
             (
-                Step::Sweeping | Step::Loading | Step::Copying(_) | Step::Pausing(_) | Step::Staged,
+                Step::Sweeping
+                | Step::Loading(_)
+                | Step::Copying(..)
+                | Step::Pausing(_)
+                | Step::Staged,
                 _,
             ) => (),
+        }
+    }
+
+    /// Takes in the next pages, and asks for more.
+    fn take(&mut self, pages: &Pages, ledger: &mut Ledger, now: Now, out: &mut Outbox) {
+        for CheckpointRecords { section, records } in &pages.records {
+            if let Err(error) = ledger.stage_load(*section, records) {
+                self.refuse(&error, ledger, now, out);
+                return;
+            }
+        }
+        let (Step::Loading(read) | Step::Copying(_, read)) = &mut self.step else {
+            return;
+        };
+        read.taken = pages.next;
+        read.end = Some(pages.end);
+        self.go_on(ledger, now, out);
+    }
+
+    /// Asks for more pages, or ends if all of them are taken in and the image is whole.
+    fn go_on(&mut self, ledger: &mut Ledger, now: Now, out: &mut Outbox) {
+        let image = self.wanted.image;
+        match &mut self.step {
+            Step::Loading(read) if read.end == Some(read.taken) => self.check(ledger, now, out),
+            Step::Loading(read) => {
+                read.all_there();
+                read.ask(image, out);
+            }
+            Step::Copying(copy, read) => {
+                read.there = copy.page_count();
+                read.ask(image, out);
+            }
+            Step::Sweeping | Step::Pausing(_) | Step::Staged => (),
         }
     }
 
@@ -317,11 +415,11 @@ impl Staging {
         now: Now,
         out: &mut Outbox,
     ) {
-        let Step::Copying(copy) = &mut self.step else {
+        let Step::Copying(copy, _) = &mut self.step else {
             return;
         };
         match copy.arrived(part, out) {
-            Arrived::Fine => (),
+            Arrived::Fine => self.go_on(ledger, now, out),
             Arrived::Missing => {
                 self.is_missing = true;
                 let Wanted { number, image, .. } = self.wanted;

@@ -424,17 +424,30 @@ impl TestDisk {
 
     fn take_move_file(&mut self, request: DiskRequest) {
         match request {
-            DiskRequest::LoadMoveFile { number, cursor } => {
+            DiskRequest::LoadMoveFile {
+                number,
+                cursor,
+                page_count_max,
+            } => {
+                // A section counts as a page.
                 let image = self.files(|files| files.images.get(&number.0).cloned());
-                let records = image.as_ref().and_then(|image| {
-                    let image = Checkpoint::read(image);
-                    let (section, records) = image.sections.get(to_usize(cursor))?.clone();
-                    Some((CheckpointRecords { section, records }, cursor + 1))
-                });
+                let found = image.is_some();
+                let sections =
+                    image.map_or_else(Vec::new, |image| Checkpoint::read(&image).sections);
+                let end = to_u64(sections.len());
+                let piece = sections
+                    .into_iter()
+                    .skip(to_usize(cursor))
+                    .take(page_count_max as usize);
+                let records =
+                    piece.map(|(section, records)| CheckpointRecords { section, records });
                 self.replies.push(DiskReply::MoveFileLoaded {
                     number,
-                    found: image.is_some(),
-                    records,
+                    found,
+                    cursor,
+                    records: records.collect(),
+                    next: (cursor + u64::from(page_count_max)).min(end),
+                    end,
                 });
             }
             DiskRequest::WriteMoveFile {

@@ -1,5 +1,7 @@
 //! Slots on their way: images cut by the replica, copied, adopted, folded, lost and cut again.
 
+mod drafts;
+
 use super::*;
 use crate::disk::look::look_on;
 use crate::disk::verify::verify_look;
@@ -8,7 +10,7 @@ use crate::model::{
     Adopt, AdoptedFile, Adoption, HandOver, HandOverHead, HandedSum, HandedSums, MoveNumber,
     NodeId, Section,
 };
-use crate::role::{ActivationPart, HandOverPart, ImageInfo, MoveEvent};
+use crate::role::{ActivationPart, CheckpointRecords, HandOverPart, ImageInfo, MoveEvent};
 
 const NUMBER: MoveNumber = MoveNumber(7);
 
@@ -225,27 +227,30 @@ fn stage(bench: &mut Bench, ledger: &mut Ledger, number: MoveNumber) -> u128 {
     ledger.stage_begin(number, &HALF).unwrap();
     let mut cursor = 0;
     loop {
-        let reply = bench.ask(DiskRequest::LoadMoveFile { number, cursor });
+        let reply = bench.ask(DiskRequest::LoadMoveFile {
+            number,
+            cursor,
+            page_count_max: 3,
+        });
         let DiskReply::MoveFileLoaded {
             found: true,
             records,
+            next,
+            end,
             ..
         } = reply
         else {
             panic!("{reply:?}");
         };
-        let Some((records, next)) = records else {
+        assert!(records.len() <= 3);
+        for CheckpointRecords { section, records } in records {
+            assert!(records.len().is_multiple_of(record_size(section)));
+            ledger.stage_load(section, &records).unwrap();
+        }
+        assert!(cursor < next && next <= end);
+        if next == end {
             return ledger.stage_end().unwrap().digest;
-        };
-        assert!(
-            records
-                .records
-                .len()
-                .is_multiple_of(record_size(records.section))
-        );
-        ledger
-            .stage_load(records.section, &records.records)
-            .unwrap();
+        }
         cursor = next;
     }
 }
@@ -399,6 +404,7 @@ fn an_image_is_copied_and_kept_as_long_as_it_is_named() {
     let reply = node.ask(DiskRequest::LoadMoveFile {
         number: NUMBER,
         cursor: 0,
+        page_count_max: 99,
     });
     assert!(
         matches!(reply, DiskReply::MoveFileLoaded { found: false, .. }),
