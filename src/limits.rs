@@ -37,6 +37,10 @@ pub const BLOCKS_IN_FLIGHT_EAGER: u32 = 2;
 /// frame to the backup and its answer cost about as much as so many operations.
 pub const BLOCK_WORTH_COUNT: u32 = 128;
 
+/// Nanoseconds for which a node lets small requests gather at most while no block is on its way: no
+/// longer than the last one took, and only if something came meanwhile.
+pub const GATHER_NS_MAX: u64 = 1_000_000;
+
 /// Operations that wait on a node for their turn; above it `busy`. Eight full blocks.
 pub const NODE_QUEUED_COUNT_MAX: u32 = 8 * BATCH_COUNT_MAX;
 

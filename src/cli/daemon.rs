@@ -281,7 +281,7 @@ pub(super) fn node(flags: &NodeFlags) -> Result<ExitCode, Failure> {
         let mut node = Node::new(options);
         let name = format!("node {}", flags.id);
         let setup = setup(&name, listener.try_clone()?, Some(disk), &plan);
-        let ended = net::run(
+        let ended = net::run_precise(
             &mut node,
             Setup {
                 signals: Signals::Since(mark.clone()),

@@ -31,6 +31,10 @@ const _: () = assert!(HEADER_SIZE as u64 <= SEGMENT_HEADER_SIZE);
 /// large as they were written, and each small append walks over the whole piece that it lies in.
 const ZEROS_SIZE: usize = 256 << 10;
 
+/// Bytes of a new segment that are synced at a time. The syncs of blocks stand behind what the
+/// device has to write: behind a whole segment that is a quarter of a second.
+const SYNC_SIZE: u64 = 1 << 20;
+
 /// Most bytes that one block takes.
 pub(super) const BLOCK_SIZE_MAX: usize = (BLOCK_ENTRY_COUNT_MAX as usize + 1) * ENTRY_SIZE;
 
@@ -314,6 +318,10 @@ fn fill(medium: &dyn Medium, path: &str, verify: &Verify, number: u64) -> Result
         file.write_at(at, &zeros[..to_usize(size)])
             .during(|| format!("preparing {path}"))?;
         at += size;
+        if at.is_multiple_of(SYNC_SIZE) && at < verify.segment_size {
+            file.sync()
+                .map_err(|error| sync_failed(format!("syncing {path}"), &error))?;
+        }
     }
     file.write_at(0, &header_bytes(verify, number, None))
         .during(|| format!("preparing {path}"))?;

@@ -52,7 +52,8 @@ pub fn run(role: &mut impl Role, setup: Setup<'_>) -> Ended {
 }
 
 /// The same with deadlines kept to the microsecond instead of the millisecond, at the price of one
-/// more system call per sleep: for a load generator that sends by a schedule.
+/// more system call per short sleep: for a load generator that sends by a schedule, and for a node
+/// that lets requests gather.
 pub fn run_precise(role: &mut impl Role, setup: Setup<'_>) -> Ended {
     run_with(role, setup, Timing::Precise)
 }

@@ -16,6 +16,7 @@ mod commit;
 mod fronts;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gather;
 mod identity;
 mod link;
 mod lookups;

@@ -17,6 +17,7 @@ use crate::role::{
 };
 
 use super::commit::{Answers, Commit};
+use super::gather::Gather;
 use super::moves::Moves;
 use super::parked::Parked;
 use super::replicate::{self, Replicate};
@@ -71,6 +72,7 @@ pub(super) struct Running {
     pub(super) skew_said: bool,
     /// Something is left that the next turn can take, whether or not anything comes.
     pub(super) is_due: bool,
+    pub(super) gather: Gather,
     pub(super) scratch: Scratch,
 }
 
@@ -110,6 +112,7 @@ impl Running {
             refresh_at: None,
             skew_said: false,
             is_due: false,
+            gather: Gather::default(),
             scratch: Scratch::default(),
             verify,
         }
@@ -151,7 +154,11 @@ impl Running {
         let upkeep = self.upkeep.deadline();
         match self.stage {
             Stage::AwaitingTable | Stage::Activating(_) => upkeep,
-            Stage::Serving => self.moves.deadline().map_or(upkeep, |due| due.min(upkeep)),
+            Stage::Serving => {
+                let gathered = self.gather.until().filter(|_| self.queue.count() != 0);
+                let due = [self.moves.deadline(), gathered];
+                due.into_iter().flatten().fold(upkeep, Tick::min)
+            }
             Stage::Stopping(until) => upkeep.min(until),
         }
     }
@@ -474,7 +481,7 @@ impl Running {
         now: Now,
         out: &mut Outbox,
     ) -> Result<(), Halt> {
-        self.advance(shared, out);
+        self.advance(shared, now, out);
         match self.stage {
             Stage::AwaitingTable => self.activate(shared, now, out)?,
             Stage::Activating(_) => (),
@@ -517,8 +524,14 @@ impl Running {
     }
 
     /// Takes in what became committed.
-    fn advance(&mut self, shared: &mut Shared, out: &mut Outbox) {
-        while self.commit.pop_committed().is_some() {}
+    fn advance(&mut self, shared: &mut Shared, now: Now, out: &mut Outbox) {
+        let mut is_news = false;
+        while self.commit.pop_committed().is_some() {
+            is_news = true;
+        }
+        if is_news && self.commit.in_flight_count() == 0 {
+            self.gather.committed(now.tick, self.queue.count() != 0);
+        }
         let committed = self.commit.committed().seq;
         if self.refresh_at.is_some_and(|seq| seq <= committed) {
             self.refresh_at = None;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use crate::canary::{self, Bug};
-use crate::clock::Now;
+use crate::clock::{Now, Tick};
 use crate::ledger::{Account, Ahead, Seen, TOUCH_COUNT};
 use crate::limits;
 use crate::log::BlockSpec;
@@ -44,7 +44,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    fn count(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         u32::try_from(self.operations.len()).expect("bounded by the limit of queued operations")
     }
 
@@ -260,10 +260,10 @@ impl Running {
     /// May a block be built now? While one is in flight, only one that is worth its own syncs and
     /// frames; while several are, only a full one: so blocks grow with the load. Who looks
     /// something up does not wait for that: few look-ups need a block.
-    fn may_build(&self, shared: &Shared) -> bool {
+    fn may_build(&self, shared: &Shared, now: Tick) -> bool {
         let in_flight = self.commit.in_flight_count();
         let waiting = self.queue.count();
-        let is_due = if in_flight == 0 {
+        let is_due = if in_flight == 0 && self.gather.is_over(now) {
             true
         } else if in_flight < limits::BLOCKS_IN_FLIGHT_EAGER {
             limits::BLOCK_WORTH_COUNT <= waiting || !self.queue.is_all_changes()
@@ -282,10 +282,10 @@ impl Running {
     ) -> Result<(), Halt> {
         let mut turn = self.turn(shared, now, out);
         self.is_due = false;
-        if turn.gate.is_none() && !self.may_build(shared) {
+        if turn.gate.is_none() && !self.may_build(shared, now.tick) {
             return Ok(());
         }
-        if turn.is_linked && self.may_build(shared) {
+        if turn.is_linked && self.may_build(shared, now.tick) {
             self.table_changed(shared);
             if to_u64(self.own.len()) > u64::from(limits::OWN_ENTRY_COUNT_MAX - 1) {
                 return self.log_own_alone(shared, now, out);
@@ -296,9 +296,12 @@ impl Running {
             self.log_own(&turn)?;
         }
         self.take_waiting(&mut turn, shared, out);
+        if self.builder.is_open() {
+            self.gather.begun(now.tick);
+        }
         self.finish_block(shared, out)?;
         let is_left = !self.queue.frames.is_empty();
-        self.is_due = is_left && (turn.gate.is_some() || self.may_build(shared));
+        self.is_due = is_left && (turn.gate.is_some() || self.may_build(shared, now.tick));
         Ok(())
     }
 

@@ -402,6 +402,58 @@ fn blocks_grow_while_some_are_in_flight() {
     );
 }
 
+/// Every small request used to get a block of its own as soon as the one before was committed: at
+/// a tenth of what it could carry a machine was busy with syncs alone.
+#[test]
+fn small_requests_gather_for_as_long_as_a_block_takes() {
+    const TOOK_NS: u64 = 400_000;
+    let mut world = World::serving();
+    let before = world.backup.appends.len();
+    let sent = |world: &World| world.backup.appends.len() - before;
+    let commit = |world: &mut World| {
+        world.now.tick.0 += TOOK_NS;
+        world.backup.release_acks();
+        world.run();
+    };
+    // Who is alone does not wait.
+    for number in 0..3 {
+        world.backup.holds_acks = true;
+        world.send(&[credit(1 + number, 7, 1)]);
+        world.run();
+        assert_eq!(sent(&world), usize::try_from(number).unwrap() + 1);
+        commit(&mut world);
+    }
+    // Something came while a block was on its way.
+    world.backup.holds_acks = true;
+    world.send(&[credit(11, 7, 1)]);
+    world.run();
+    let second = world.send(&[credit(12, 8, 1)]);
+    world.run();
+    commit(&mut world);
+    let third = world.send(&[credit(13, 9, 1)]);
+    world.now.tick.0 += TOOK_NS - 1;
+    world.run();
+    assert_eq!(sent(&world), 4);
+    world.now.tick.0 += 1;
+    world.run();
+    assert_eq!(sent(&world), 5, "one block for both");
+    for request in [second, third] {
+        assert_eq!(world.codes(request), [ResultCode::Ok]);
+    }
+    // A look-up ends the gathering.
+    world.backup.holds_acks = true;
+    world.send(&[credit(21, 7, 1)]);
+    world.run();
+    let second = world.send(&[credit(22, 8, 1)]);
+    world.run();
+    commit(&mut world);
+    let look_up = world.send(&[get(8)]);
+    world.run();
+    for request in [second, look_up] {
+        assert_eq!(world.codes(request), [ResultCode::Ok]);
+    }
+}
+
 #[test]
 fn above_its_budget_a_node_is_busy() {
     let mut options = super::world::options(100);
