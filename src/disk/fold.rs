@@ -27,9 +27,6 @@ use super::streams::{Stream, next_run};
 /// Bytes of the log read at a time.
 const READ_SIZE: u32 = 1 << 20;
 
-/// Pages between two looks at whether a spare segment is due.
-const PAGES_PER_LOOK: u64 = 64;
-
 /// Why no checkpoint was made.
 #[derive(Debug)]
 pub(super) enum FoldFailure {
@@ -282,7 +279,7 @@ fn write(
     let merged = (|| {
         for section in Section::ALL {
             let mut streams = streams(old, &images, section);
-            merge_section(shared, &mut streams, section, &mut merge, &mut writer)?;
+            merge_section(&mut streams, section, &mut merge, &mut writer)?;
         }
         writer.finish(end, &log.terms_through(end.seq))
     })();
@@ -316,7 +313,6 @@ fn streams<'a>(
 
 /// Merges records in the order of their keys, in runs of one stream each.
 fn merge_section(
-    shared: &Shared,
     streams: &mut [Stream<'_>],
     section: Section,
     merge: &mut Merge,
@@ -325,7 +321,6 @@ fn merge_section(
     let broken = |error: FoldError| LogError::Damage(format!("fold: {error}"));
     let (tag, size) = (tag_of(section), record_size(section));
     let mut new = Vec::new();
-    let mut run_count = 0_u64;
     for stream in &mut *streams {
         stream.fill()?;
     }
@@ -338,10 +333,6 @@ fn merge_section(
             .map_err(broken)?;
         stream.fill()?;
         writer.push(tag, size, &new)?;
-        run_count += 1;
-        if run_count.is_multiple_of(PAGES_PER_LOOK) {
-            shared.keep_spares();
-        }
     }
     new.clear();
     merge.finish(section, &mut new).map_err(broken)?;

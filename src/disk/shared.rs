@@ -54,17 +54,6 @@ impl Shared {
             .log()
             .ok_or_else(|| LogError::Wrong(format!("log {log} is not open")))
     }
-
-    /// Prepares the spare segments that are due, while a long piece of work holds up the lane that
-    /// does it otherwise. What fails here is said when the segment is asked for.
-    pub(super) fn keep_spares(&self) {
-        let slots: Vec<_> = locked(&self.logs).values().map(Arc::clone).collect();
-        for log in slots.iter().filter_map(|slot| slot.log()) {
-            if log.lacks_spare() {
-                log.prepare().unwrap_or(());
-            }
-        }
-    }
 }
 
 impl Slot {

@@ -188,6 +188,7 @@ fn name(lane: Lane) -> String {
         Lane::Files => "disk-files".to_owned(),
         Lane::Log(log) => format!("disk-log-{log}"),
         Lane::Reader => "disk-reader".to_owned(),
+        Lane::Spares => "disk-spares".to_owned(),
         Lane::Background => "disk-background".to_owned(),
         Lane::Replica => "disk-replica".to_owned(),
         Lane::Images => "disk-images".to_owned(),

@@ -24,7 +24,10 @@ pub enum Lane {
     Log(LogNumber),
     /// Reading cold places, blocks and checkpoints.
     Reader,
-    /// Segment preparation, checkpoints, retirement, of all logs.
+    /// Preparation of segments, of all logs. Nothing long is before it: an append that finds no
+    /// segment has to wait until one is written.
+    Spares,
+    /// Checkpoints, retirement, of all logs.
     Background,
     /// The backup's running replica and audit, of all logs.
     Replica,
@@ -305,8 +308,8 @@ impl DiskRequest {
             | Self::LoadCheckpoint { .. }
             | Self::ReadCheckpoint { .. }
             | Self::ReadMoveFile { .. } => Lane::Reader,
-            Self::PrepareSegment { .. }
-            | Self::MakeCheckpoint { .. }
+            Self::PrepareSegment { .. } => Lane::Spares,
+            Self::MakeCheckpoint { .. }
             | Self::RetireSegments { .. }
             | Self::WriteCheckpoint { .. }
             | Self::MeasureFreeSpace => Lane::Background,

@@ -158,7 +158,7 @@ fn service_ns(lane: Lane, random: &mut Random) -> u64 {
     let (least, more) = match lane {
         Lane::Files | Lane::Log(_) => (60 * US, 400 * US),
         Lane::Reader => (10 * US, 200 * US),
-        Lane::Background | Lane::Replica | Lane::Images => (50 * US, 2_000 * US),
+        Lane::Spares | Lane::Background | Lane::Replica | Lane::Images => (50 * US, 2_000 * US),
     };
     let ns = least + random.below(more);
     if random.one_in(200) { ns * 20 } else { ns }
