@@ -7,7 +7,7 @@ use super::super::stream::{OnDisk, Stream};
 use super::super::{NODE_WEIGHT_MAX, Running, Stage};
 use super::Join;
 use crate::clock::Now;
-use crate::model::{LogEnd, Term};
+use crate::model::{LogEnd, LogNumber, Term};
 use crate::protocol::{RefusalCode, Register};
 use crate::role::{Level, Outbox};
 
@@ -60,8 +60,11 @@ impl Running {
         if latest.members.contains_key(&register.node) {
             return refusal(RefusalCode::InUse, "a node of this number is joining");
         }
-        let retired = register.log.and_then(|log| latest.retired.get(&log));
-        if retired.is_some_and(|(node, _)| *node == register.node) {
+        // It may not have got so far that its log was on its disk.
+        let is_its = |log: &LogNumber| register.log.is_none_or(|own| own == *log);
+        let mut retired = latest.retired.iter();
+        let was_removed = retired.any(|(log, (node, _))| *node == register.node && is_its(log));
+        if was_removed && shown(register) != Shown::Empty {
             let text = "the node was removed from the cluster: join with an empty folder";
             return refusal(RefusalCode::NotAMember, text);
         }

@@ -132,6 +132,14 @@ fn a_removed_node_that_comes_back_to_join_is_told_that_it_was_removed() {
     world.run_ms(300);
     assert_eq!(world.refusal(3), Some(RefusalCode::NotAMember));
     assert_eq!(world.bench.alarms(), 0, "{:?}", world.bench.said);
+    // The same for one that ended before its log was on its disk. Seed 11094.
+    world.revive(3);
+    let fresh = world.nodes.get_mut(&3).unwrap();
+    fresh.join_weight = Some(1);
+    fresh.log = None;
+    world.run_ms(300);
+    assert_eq!(world.refusal(3), Some(RefusalCode::NotAMember));
+    assert_eq!(world.bench.alarms(), 0, "{:?}", world.bench.said);
     // With an empty folder it is welcome, and has another log.
     world.dead.remove(&3);
     world.add(3, Some(1));
