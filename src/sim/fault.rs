@@ -175,7 +175,8 @@ impl Faults {
             FaultKind::Rate,
             FaultKind::Leap,
             FaultKind::Pause,
-            // The one that is replaced sleeps, or hears nothing.
+            // Some sleep, others hear nothing.
+            FaultKind::Away,
             FaultKind::Replace,
             FaultKind::Usurp,
         ];

@@ -5,7 +5,7 @@
 //! durable, that a receipt leaves a node only when its entry is durable on both sides, and that
 //! two lives of a node that stand at the same committed block have the same digest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,6 +57,8 @@ pub(super) struct Watch {
     logs: BTreeMap<LogNumber, Witnessed>,
     /// Where each log ends on the disk that the backup has now.
     backup_ends: BTreeMap<LogNumber, LogEnd>,
+    /// Logs that were damaged there.
+    damaged: BTreeSet<LogNumber>,
     pub(super) audits: Vec<AuditSeen>,
     /// Where a node's own log is durable, by machine.
     node_ends: BTreeMap<usize, LogEnd>,
@@ -395,6 +397,7 @@ impl Watch {
     /// A log of the backup was damaged: where it ends is what the next start finds.
     pub(super) fn forget_backup_end(&mut self, log: LogNumber) {
         self.backup_ends.remove(&log);
+        self.damaged.insert(log);
     }
 
     /// Does the disk of each node have all that the backup has of its log, and are there no logs
@@ -498,8 +501,8 @@ impl World {
         }
         let ends = &self.watch.backup_ends;
         let mut durable = ends.get(&appended.log).copied().unwrap_or_default().seq;
-        if self.watch.is_refilling {
-            // It may have left when the disk that is lost was still there.
+        if self.watch.is_refilling || self.watch.damaged.contains(&appended.log) {
+            // It may have left when what is lost was still there.
             durable = durable.max(self.watch.witnessed(appended.log).end.seq);
         }
         if appended.through <= durable {
