@@ -24,10 +24,11 @@ impl Gather {
         self.until = None;
     }
 
-    /// The last block on its way is committed. Does anybody wait already?
-    pub(super) fn committed(&mut self, now: Tick, is_waited_for: bool) {
+    /// The last block on its way is committed. So many operations wait already.
+    pub(super) fn committed(&mut self, now: Tick, waiting_count: u32) {
         let took_ns = now.since(self.begun).min(limits::GATHER_NS_MAX);
-        self.until = is_waited_for.then_some(Tick(now.0.saturating_add(took_ns)));
+        let until = Tick(now.0.saturating_add(took_ns));
+        self.until = (waiting_count != 0).then_some(until);
     }
 
     pub(super) const fn until(&self) -> Option<Tick> {

@@ -530,7 +530,7 @@ impl Running {
             is_news = true;
         }
         if is_news && self.commit.in_flight_count() == 0 {
-            self.gather.committed(now.tick, self.queue.count() != 0);
+            self.gather.committed(now.tick, self.queue.count());
         }
         let committed = self.commit.committed().seq;
         if self.refresh_at.is_some_and(|seq| seq <= committed) {

@@ -289,6 +289,14 @@ impl Log {
         }
     }
 
+    /// Is there no segment yet behind the one that the log ends in?
+    #[must_use]
+    pub fn lacks_spare(&self) -> bool {
+        let (here, _) = block_offsets(self.end().offset, self.verify.segment_size);
+        let (number, _) = split_offset(here, self.verify.segment_size);
+        self.segment(number + 1).is_none()
+    }
+
     /// Numbers of the segments that are there, rising, each with the end of its last block.
     #[must_use]
     pub fn segments(&self) -> Vec<(u64, Option<LogEnd>)> {
