@@ -508,6 +508,12 @@ impl Worker {
     }
 
     fn load_file(&self, name: FileName) -> Result<DiskReply, LogError> {
+        // What is read now must be what a power cut leaves: an earlier life may have ended between
+        // the file's new name and its sync.
+        self.shared
+            .medium
+            .sync_dir("")
+            .map_err(|error| LogError::Poisoned(format!("syncing the folder: {error}")))?;
         let content = load(&*self.shared.medium, "", small_file(name))?;
         let bytes = content.map(Bytes::from);
         Ok(DiskReply::FileLoaded { name, bytes })
