@@ -7,13 +7,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::limits;
+use crate::log::{CHECKPOINT_HEADER_SIZE, CHECKPOINT_PAGE_SIZE};
 use crate::model::{MoveNumber, to_u64};
 use crate::protocol::{Message, MoveFileAsk, MoveFilePart};
 use crate::role::{DiskRequest, Effect, Outbox, PeerId};
-
-/// Bytes of an image before its first page, and of a page.
-const HEADER_SIZE: u64 = 4_096;
-const PAGE_SIZE: u64 = 64 << 10;
 
 /// An image on its way.
 #[derive(Debug)]
@@ -127,7 +124,8 @@ impl ImageCopy {
     /// Whole pages of it that are written or will be before whatever the disk is asked next.
     #[expect(clippy::integer_division, reason = "whole pages")]
     pub(super) const fn page_count(&self) -> u64 {
-        self.offset.saturating_sub(HEADER_SIZE) / PAGE_SIZE
+        let pages_size = self.offset.saturating_sub(to_u64(CHECKPOINT_HEADER_SIZE));
+        pages_size / to_u64(CHECKPOINT_PAGE_SIZE)
     }
 
     /// Is a piece being written, so that a reply of the disk is due?
