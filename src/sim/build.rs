@@ -349,7 +349,7 @@ impl World {
             ));
         }
         if code == ExitCode::Damage {
-            self.repair_by_hand(number);
+            self.repair_by_hand(number, text);
         }
         let pause = 20 * MS + self.turn_random.below(500 * MS);
         self.restart_at(number, self.at + pause);

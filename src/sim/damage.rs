@@ -1,7 +1,15 @@
-//! Damage at rest: bits that flip and sectors that change places, where a disk has something.
+//! Damage at rest: bits that flip and sectors that change places, where a disk has something; and
+//! what an operator does about it.
 
+use super::clock::MS;
+use super::machine::Kind;
+use super::plan::FaultKind;
+use super::world::World;
 use crate::log::{MemoryMedium, SEGMENT_HEADER_SIZE, log_dir};
 use crate::model::{LogNumber, Random, to_u64, to_usize};
+
+/// What a node says that ends because of what the backup has.
+const REFUSED: &str = "the backup refuses";
 
 /// Where a disk has something that matters: a file, and how many bytes of it.
 fn pick_used(medium: &MemoryMedium, random: &mut Random) -> (String, Vec<u8>) {
@@ -71,4 +79,88 @@ pub(super) fn swap(medium: &MemoryMedium, random: &mut Random) -> String {
     medium.damage(&path, first * size, &sector(second));
     medium.damage(&path, second * size, &sector(first));
     format!("sectors {first} and {second} of {path} change places")
+}
+
+impl World {
+    /// Bytes of a disk at rest change. Its process ends before and starts after it.
+    pub(super) fn damage(&mut self, kind: FaultKind, random: &mut Random) -> Option<String> {
+        let machine = self.pick_disk(random);
+        if !self.faults.may_hurt() || !self.machines[machine].is_ready() {
+            return None;
+        }
+        self.kill(machine);
+        let medium = self.machines[machine].medium.clone()?;
+        self.faults.sound = Some(medium.fork());
+        self.faults.hurt = Some(machine);
+        let text = if kind == FaultKind::Flip {
+            flip(&medium, random)
+        } else {
+            swap(&medium, random)
+        };
+        let pause = (20 + random.below(1_000)) * MS;
+        self.restart_at(machine, self.at + pause);
+        Some(format!("{}: {text}", self.machines[machine].name))
+    }
+
+    /// A daemon stopped because of damage: the operator gives a node an empty disk, and the backup
+    /// the disk that it had before. To a node that is refused because the backup lost the end of
+    /// its log the operator brings that log back: what the backup has of the others went on.
+    pub(super) fn repair_by_hand(&mut self, machine: usize, text: &str) {
+        if self.faults.is_lost {
+            // There is no disk to be brought back: it is tried again.
+            return;
+        }
+        let backup = self.backup();
+        let is_refused = machine != backup && text.contains(REFUSED);
+        if is_refused && self.faults.hurt == Some(backup) {
+            let log = self.watch.log_of.get(&machine).copied();
+            if let Some(log) = self.faults.sound_log.or(log) {
+                // What was lost was at the log's end, and only the node could know.
+                self.kill(backup);
+                self.restart_at(backup, self.at + 20 * MS);
+                self.repair_log(backup, log);
+            }
+            return;
+        }
+        if self.faults.hurt != Some(machine) {
+            return;
+        }
+        if let Some(log) = self.faults.sound_log {
+            self.repair_log(machine, log);
+            return;
+        }
+        let sound = self.faults.sound.take();
+        let text = format!("the operator repairs {}", self.machines[machine].name);
+        self.tell(&text);
+        self.counts.event("repair_by_hand");
+        if matches!(self.machines[machine].kind, Kind::Backup) {
+            self.machines[machine].medium = sound;
+            self.faults.hurt = None;
+        } else {
+            self.machines[machine].medium = Some(MemoryMedium::new());
+        }
+    }
+
+    /// The operator puts one log of a backup back as it was before it was damaged, unless its node
+    /// has sent again what was lost.
+    fn repair_log(&mut self, machine: usize, log: LogNumber) {
+        let sound = self.faults.sound.take();
+        self.faults.sound_log = None;
+        self.faults.hurt = None;
+        let (Some(sound), Some(medium)) = (sound, &self.machines[machine].medium) else {
+            return;
+        };
+        if self.watch.is_backup_whole() {
+            return;
+        }
+        let dir = log_dir(log);
+        for path in sound.paths() {
+            let content = sound.content(&path).unwrap_or_default();
+            if path.starts_with(&dir) && path.contains("/segment-") {
+                medium.damage(&path, 0, &content);
+            }
+        }
+        self.tell("the operator puts the damaged log back");
+        self.counts.event("repair_by_hand");
+    }
 }

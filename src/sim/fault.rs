@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::MS;
-use super::damage::{flip, swap};
-use super::machine::{Body, Kind};
+use super::machine::Body;
 use super::network::{ConnId, EndId};
 use super::plan::{FaultKind, Plan, fault_stream};
 use super::world::{Event, World};
-use crate::log::{Fault, MemoryMedium, log_dir};
+use crate::log::{Fault, MemoryMedium};
 use crate::model::{LogNumber, Random, Term, to_u64, to_usize};
 use crate::role::{ExitCode, Input};
 
@@ -420,7 +419,7 @@ impl World {
     }
 
     /// A machine with a disk: as often the backup as a node.
-    fn pick_disk(&self, random: &mut Random) -> usize {
+    pub(super) fn pick_disk(&self, random: &mut Random) -> usize {
         if random.one_in(2) {
             self.backup()
         } else {
@@ -596,83 +595,6 @@ impl World {
         let pause = (20 + random.below(2_000)) * MS;
         self.restart_at(machine, self.at + pause);
         Some(self.machines[machine].name.clone())
-    }
-
-    /// Bytes of a disk at rest change. Its process ends before and starts after it.
-    fn damage(&mut self, kind: FaultKind, random: &mut Random) -> Option<String> {
-        let machine = self.pick_disk(random);
-        if !self.faults.may_hurt() || !self.machines[machine].is_ready() {
-            return None;
-        }
-        self.kill(machine);
-        let medium = self.machines[machine].medium.clone()?;
-        self.faults.sound = Some(medium.fork());
-        self.faults.hurt = Some(machine);
-        let text = if kind == FaultKind::Flip {
-            flip(&medium, random)
-        } else {
-            swap(&medium, random)
-        };
-        let pause = (20 + random.below(1_000)) * MS;
-        self.restart_at(machine, self.at + pause);
-        Some(format!("{}: {text}", self.machines[machine].name))
-    }
-
-    /// A daemon stopped because of damage: the operator gives a node an empty disk, and the backup
-    /// the disk that it had before.
-    pub(super) fn repair_by_hand(&mut self, machine: usize) {
-        if self.faults.is_lost {
-            // There is no disk to be brought back: it is tried again.
-            return;
-        }
-        let backup = self.backup();
-        let is_refused = self.faults.hurt == Some(backup) && self.node_at.contains(&machine);
-        if is_refused {
-            // What was lost was at the backup's end, and only the node could know.
-            self.kill(backup);
-            self.restart_at(backup, self.at + 20 * MS);
-        }
-        let machine = if is_refused { backup } else { machine };
-        if self.faults.hurt != Some(machine) {
-            return;
-        }
-        if let Some(log) = self.faults.sound_log {
-            self.repair_log(machine, log);
-            return;
-        }
-        let sound = self.faults.sound.take();
-        let text = format!("the operator repairs {}", self.machines[machine].name);
-        self.tell(&text);
-        self.counts.event("repair_by_hand");
-        if matches!(self.machines[machine].kind, Kind::Backup) {
-            self.machines[machine].medium = sound;
-            self.faults.hurt = None;
-        } else {
-            self.machines[machine].medium = Some(MemoryMedium::new());
-        }
-    }
-
-    /// The operator puts one log of a backup back as it was before it was damaged, unless its node
-    /// has sent again what was lost.
-    fn repair_log(&mut self, machine: usize, log: LogNumber) {
-        let sound = self.faults.sound.take();
-        self.faults.sound_log = None;
-        self.faults.hurt = None;
-        let (Some(sound), Some(medium)) = (sound, &self.machines[machine].medium) else {
-            return;
-        };
-        if self.watch.is_backup_whole() {
-            return;
-        }
-        let dir = log_dir(log);
-        for path in sound.paths() {
-            let content = sound.content(&path).unwrap_or_default();
-            if path.starts_with(&dir) && path.contains("/segment-") {
-                medium.damage(&path, 0, &content);
-            }
-        }
-        self.tell("the operator puts the damaged log back");
-        self.counts.event("repair_by_hand");
     }
 
     fn fill_disk(&mut self, random: &mut Random) -> Option<String> {

@@ -434,7 +434,11 @@ impl World {
             Level::Alarm => " (ALARM)",
         };
         self.tell(&format!("{name} says{grade}: {text}"));
-        if level == Level::Alarm && !self.faults.explains_alarm(text, self.is_healed) {
+        // One that was replaced, and whose node was removed and added again since, comes with the
+        // log that was the node's.
+        let is_old = self.machines[machine].stays_down && text.contains("wrong_log");
+        let is_explained = is_old || self.faults.explains_alarm(text, self.is_healed);
+        if level == Level::Alarm && !is_explained {
             self.blame(format!(
                 "{name} raises an alarm that no fault explains: {text}"
             ));
