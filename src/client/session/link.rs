@@ -53,8 +53,11 @@ pub(super) struct Link {
     address_count: usize,
     address: usize,
     phase: Phase,
-    /// Dials and connections that failed since the last answer to a request.
+    /// Dials and connections that failed since the last answer to a request, or since a connection
+    /// that stood for longer than the longest pause.
     failure_count: usize,
+    /// When the last handshake was done.
+    ready_since: Tick,
     fault: Option<ClientError>,
     /// What the driver is to do.
     must_dial: bool,
@@ -87,6 +90,7 @@ impl Link {
             address: to_usize(random.below(to_u64(address_count))),
             phase: Phase::Down,
             failure_count: 0,
+            ready_since: Tick(0),
             fault: None,
             must_dial: false,
             must_close: false,
@@ -224,6 +228,7 @@ impl Link {
             return Err(ClientError::protocol("a welcome that allows nothing"));
         }
         self.phase = Phase::Ready;
+        self.ready_since = now;
         self.quiet_since = now;
         Ok(half_ms(since, now))
     }
@@ -298,6 +303,11 @@ impl Link {
     /// The connection is gone, or could not be made.
     pub(super) fn down(&mut self, now: Tick, fault: Option<ClientError>, random: &mut Random) {
         self.fault = fault.or(self.fault.take());
+        // One that stood for so long cannot make a storm of dials: what failed before it is past,
+        // and an idle session whose front is gone finds the next one without a pause.
+        if self.is_ready() && self.ready_since.plus_ms(REDIAL_MS_MAX) <= now {
+            self.failure_count = 0;
+        }
         self.failure_count = self.failure_count.saturating_add(1);
         self.address = (self.address + 1) % self.address_count;
         self.out.clear();

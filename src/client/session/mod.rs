@@ -159,7 +159,8 @@ impl Session {
         self.link.fault()
     }
 
-    /// Dials and connections that failed since a request was last answered.
+    /// Dials and connections that failed since a request was last answered, or since a connection
+    /// that stood for a second.
     #[must_use]
     pub const fn failure_count(&self) -> usize {
         self.link.failure_count()

@@ -99,6 +99,35 @@ fn a_new_session_goes_on_until_it_is_connected() {
     bench.connect();
 }
 
+/// How long after a loss the session dials again, if `stood_ms` passed between handshake and loss
+/// and nothing was ever answered.
+fn pause_ms_after(stood_ms: u64) -> u64 {
+    let mut bench = Bench::new(2);
+    for _ in 0..12 {
+        while bench.session.poll().is_none() {
+            bench.pass(1);
+        }
+        let text = "connection refused".to_owned();
+        bench.session.connect_failed(bench.now, text);
+    }
+    bench.connect();
+    bench.pass(stood_ms);
+    let operation = bench.credit(1, 1);
+    bench.submit(&[operation]);
+    bench.lose();
+    let lost = bench.now.tick;
+    while bench.session.poll().is_none() {
+        bench.pass(1);
+    }
+    bench.now.tick.since(lost).div_euclid(1_000_000)
+}
+
+#[test]
+fn a_connection_that_stood_makes_up_for_failures_before_it() {
+    assert_eq!(pause_ms_after(1_000), 0);
+    assert!(400 < pause_ms_after(900), "one after the other is no storm");
+}
+
 #[test]
 fn first_addresses_are_spread() {
     let mut seen = [0; 4];
