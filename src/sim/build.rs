@@ -338,7 +338,8 @@ impl World {
         }
         self.machines[number].life += 1;
         self.drop_strangers(number);
-        let is_removed = code == ExitCode::Usage && self.was_removed(number);
+        let is_gone = code == ExitCode::Usage || self.has_removed_log(number, text);
+        let is_removed = is_gone && self.was_removed(number);
         let is_beaten = is_removed || self.keeps_its_place(number, code);
         let gives_up = matches!(code, ExitCode::Fenced | ExitCode::Damage);
         let is_replaced = is_beaten || (self.machines[number].stays_down && gives_up);
@@ -348,7 +349,7 @@ impl World {
                 code as u8
             ));
         }
-        if code == ExitCode::Damage {
+        if code == ExitCode::Damage && !is_removed {
             self.repair_by_hand(number, text);
         }
         let pause = 20 * MS + self.turn_random.below(500 * MS);

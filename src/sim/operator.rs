@@ -258,6 +258,17 @@ impl World {
         true
     }
 
+    /// A node was removed, did not hear of it, and its number was given to another machine since:
+    /// its log is not that node's any more.
+    pub(super) fn has_removed_log(&self, number: usize, text: &str) -> bool {
+        let Kind::Node(node) = self.machines[number].kind else {
+            return false;
+        };
+        let operator = self.operator.as_ref();
+        let was_removed = operator.is_some_and(|operator| operator.leaving.contains(&node));
+        was_removed && text.contains("wrong_log")
+    }
+
     /// Nothing is left to be moved, as far as an operator can see.
     pub(super) fn is_settled(&self) -> bool {
         let operator = self.operator.as_ref();

@@ -434,9 +434,7 @@ impl World {
             Level::Alarm => " (ALARM)",
         };
         self.tell(&format!("{name} says{grade}: {text}"));
-        // One that was replaced, and whose node was removed and added again since, comes with the
-        // log that was the node's.
-        let is_old = self.machines[machine].stays_down && text.contains("wrong_log");
+        let is_old = self.has_removed_log(machine, text);
         let is_explained = is_old || self.faults.explains_alarm(text, self.is_healed);
         if level == Level::Alarm && !is_explained {
             self.blame(format!(
