@@ -26,6 +26,10 @@ pub const SEGMENT_SIZE_MIN: u64 = 2 << 20;
 /// Largest settable segment: offsets inside it fit in 32 bits.
 pub const SEGMENT_SIZE_MAX: u64 = 1 << 30;
 
+/// Bytes that an append to a log writes at most without a sync: so much of its end is written again
+/// when it is opened, whoever says that it is committed. A turn's blocks are rarely more.
+pub const LOG_UNSYNCED_SIZE_MAX: u64 = 8 << 20;
+
 /// Blocks that may be applied but not committed yet; above it a node answers `unavailable`.
 pub const BLOCKS_IN_FLIGHT_MAX: u32 = 8;
 
@@ -51,6 +55,10 @@ pub const NODE_PARKED_COUNT_MAX: u32 = 4_096;
 /// Entries that a node asks the backup for at a time; more wait. Half of what a backup reads for
 /// one peer.
 pub const NODE_ENTRY_ASK_COUNT_MAX: u32 = 8;
+
+/// Operations behind one that waits for a cold entry whose own cold entries are asked for
+/// meanwhile: twice what is asked for at a time, so that the next ones are at hand.
+pub const NODE_ENTRY_AHEAD_COUNT: u32 = 2 * NODE_ENTRY_ASK_COUNT_MAX;
 
 /// Orders of the authority that wait on a node until they can be begun: it gives out one or two
 /// at a time.

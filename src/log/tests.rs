@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::limits::SEGMENT_SIZE_MIN;
+use crate::limits::{LOG_UNSYNCED_SIZE_MAX, SEGMENT_SIZE_MIN};
 use crate::model::{
     ClusterId, ENTRY_SIZE, LogEnd, LogNumber, LogTime, Place, Random, Seq, Term, to_u64, to_usize,
 };
@@ -477,6 +477,50 @@ fn what_an_earlier_life_could_not_sync_is_written_again() {
         let (_, recovered) = open(&after).unwrap();
         assert_eq!(recovered.end, bench.end(), "and all of it is on the disk");
     }
+}
+
+/// The same with blocks that come from the other copy, where they were committed long before: what
+/// the later ones say of the earlier ones was true there and not here. Simulator, seed 11137.
+#[test]
+fn what_came_from_the_other_copy_and_was_not_synced_is_written_again() {
+    for seed in 0..20 {
+        let mut bench = Bench::new(seed);
+        bench.append_well(3, 10);
+        for seq in 3..8 {
+            bench.build(5, Seq(seq));
+        }
+        bench.medium.fail(Fault::Sync(0));
+        let blocks: Vec<&[u8]> = bench.blocks[3..].iter().map(|block| &block.0[..]).collect();
+        assert!(bench.log.append(&blocks).error.is_some());
+        let (_, recovered) = open(&bench.medium).unwrap();
+        assert_eq!((recovered.end, recovered.committed), (bench.end(), Seq(7)));
+        let after = bench.medium.crash(&mut Random::new(seed));
+        let (_, recovered) = open(&after).unwrap();
+        assert_eq!(recovered.end, bench.end(), "and all of it is on the disk");
+    }
+}
+
+/// More than what is written again is never left without a sync.
+#[test]
+fn a_large_append_is_synced_in_parts() {
+    let mut bench = Bench::new(12);
+    let mut size = 0;
+    while size <= 2 * LOG_UNSYNCED_SIZE_MAX {
+        bench.build(8_000, Seq(0));
+        size += to_u64(bench.blocks[bench.blocks.len() - 1].0.len());
+    }
+    for _ in 0..9 {
+        bench.log.prepare().unwrap();
+    }
+    let syncs = bench.medium.sync_count();
+    bench.medium.fail(Fault::Sync(2));
+    let blocks: Vec<&[u8]> = bench.blocks.iter().map(|block| &block.0[..]).collect();
+    assert!(bench.log.append(&blocks).error.is_some());
+    assert!(3 <= bench.medium.sync_count() - syncs);
+    let (_, recovered) = open(&bench.medium).unwrap();
+    let after = bench.medium.crash(&mut Random::new(1));
+    let (_, again) = open(&after).unwrap();
+    assert_eq!(again.end, recovered.end, "what can be read is on the disk");
 }
 
 #[test]

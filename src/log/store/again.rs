@@ -1,8 +1,11 @@
 //! At the opening of a log: what may never have reached the disk is written once more.
 //!
 //! A sync that failed in an earlier life of the process leaves pages that read well and count as
-//! clean, so that no later sync writes them. Only what is known to be committed was surely synced;
-//! the blocks above it are written again, in place, and synced before they count as durable.
+//! clean, so that no later sync writes them. So the blocks above what is known to be committed are
+//! written again, in place, and synced before they count as durable. What is committed was synced
+//! when it was made, but not necessarily here: a log that is filled from the other copy gets blocks
+//! that were committed long before. So as much of the end is written again, committed or not, as
+//! an append that did not come to its end may have left.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +14,12 @@ use super::super::error::{LogError, While, sync_failed};
 use super::super::recovery::Walk;
 use super::super::segment::{Opened, Scanner, Segment};
 use crate::canary::{self, Bug};
+use crate::limits::LOG_UNSYNCED_SIZE_MAX;
 use crate::log::SEGMENT_HEADER_SIZE;
 use crate::model::{Seq, to_usize};
 
-/// Writes the readable blocks above `committed` again.
+/// Writes the readable blocks above `committed` again, and those that the last append may have
+/// left without a sync.
 pub(super) fn write_again(
     files: &BTreeMap<u64, Opened>,
     walk: &Walk,
@@ -23,12 +28,13 @@ pub(super) fn write_again(
     if canary::on(Bug::NotWrittenAgain) {
         return Ok(());
     }
+    let sure_to = walk.end.offset.saturating_sub(LOG_UNSYNCED_SIZE_MAX);
     let mut scanner = Scanner::new();
     for (number, end) in &walk.spans {
         let Some(Opened::Sound(segment)) = files.get(number) else {
             continue;
         };
-        if end.seq <= committed {
+        if end.seq <= committed && end.offset <= sure_to {
             continue;
         }
         let mut offset = segment.start() + SEGMENT_HEADER_SIZE;
@@ -40,7 +46,7 @@ pub(super) fn write_again(
                 )));
             };
             offset = block.end().offset;
-            if committed < block.head().seq {
+            if committed < block.head().seq || sure_to < offset {
                 write_block(segment, &block)?;
             }
         }

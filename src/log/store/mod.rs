@@ -14,7 +14,7 @@ use super::recovery::{Recovered, recover};
 use super::segment::{Opened, Opening, Segment, name_file, number_in, retired_name, segment_name};
 use super::small_file::SmallFile;
 use crate::canary::{self, Bug};
-use crate::limits::SEGMENT_POOL_COUNT_MAX;
+use crate::limits::{LOG_UNSYNCED_SIZE_MAX, SEGMENT_POOL_COUNT_MAX};
 use crate::model::{ENTRY_SIZE, LogEnd, LogNumber, Place, Seq, TermStart, to_u64, to_usize};
 
 mod again;
@@ -67,6 +67,15 @@ pub struct Appended {
     pub count: usize,
     /// Why the others are not.
     pub error: Option<LogError>,
+}
+
+impl Appended {
+    const fn nothing(error: LogError) -> Self {
+        Self {
+            count: 0,
+            error: Some(error),
+        }
+    }
 }
 
 impl Log {
@@ -201,7 +210,9 @@ impl Log {
         known.copied().collect()
     }
 
-    /// Writes blocks at their places and makes them durable with one sync.
+    /// Writes blocks at their places and makes them durable with one sync, or with more of them
+    /// where they are large: so no more than [`LOG_UNSYNCED_SIZE_MAX`] is ever not known to be
+    /// synced.
     ///
     /// An error before the first byte of a block leaves the log as it was; after it, the log is
     /// poisoned and takes no more.
@@ -209,10 +220,18 @@ impl Log {
         let mut end = self.end();
         let mut touched: Vec<Arc<Segment>> = Vec::new();
         let mut spans = Vec::new();
+        let mut unsynced_size = 0;
         let mut error = self.not_ready();
         for block in blocks {
             if error.is_some() {
                 break;
+            }
+            unsynced_size += to_u64(block.len());
+            if LOG_UNSYNCED_SIZE_MAX < unsynced_size {
+                if let Err(poisoned) = self.sync_all(&mut touched) {
+                    return Appended::nothing(poisoned);
+                }
+                unsynced_size = to_u64(block.len());
             }
             match self.write(block, &end) {
                 Ok((segment, block_end, start)) => {
@@ -231,10 +250,8 @@ impl Log {
         if let Some(LogError::Poisoned(_)) = error {
             return Appended { count: 0, error };
         }
-        let synced = touched.iter().try_for_each(|segment| sync(segment));
-        if let Err(failed) = synced {
-            let error = Some(self.poison(format!("syncing {}: {failed}", self.dir)));
-            return Appended { count: 0, error };
+        if let Err(poisoned) = self.sync_all(&mut touched) {
+            return Appended::nothing(poisoned);
         }
         let mut state = self.state();
         let count = spans.len();
@@ -245,6 +262,13 @@ impl Log {
             note_term(&mut state.terms, start);
         }
         Appended { count, error }
+    }
+
+    fn sync_all(&self, touched: &mut Vec<Arc<Segment>>) -> Result<(), LogError> {
+        touched
+            .drain(..)
+            .try_for_each(|segment| sync(&segment))
+            .map_err(|failed| self.poison(format!("syncing {}: {failed}", self.dir)))
     }
 
     fn write(
