@@ -207,6 +207,7 @@ impl Faults {
         }
         // A first start that does not get to its end leaves an identity without a log.
         let interrupted = [
+            FaultKind::Stop,
             FaultKind::Kill,
             FaultKind::PowerCut,
             FaultKind::PowerCutInDisk,

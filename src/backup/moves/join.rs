@@ -64,7 +64,8 @@ impl Running {
         let is_its = |log: &LogNumber| register.log.is_none_or(|own| own == *log);
         let mut retired = latest.retired.iter();
         let was_removed = retired.any(|(log, (node, _))| *node == register.node && is_its(log));
-        if was_removed && shown(register) != Shown::Empty {
+        let has_worked = shown(register) != Shown::Empty || Term(0) < register.term;
+        if was_removed && has_worked {
             let text = "the node was removed from the cluster: join with an empty folder";
             return refusal(RefusalCode::NotAMember, text);
         }

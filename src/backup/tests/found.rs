@@ -132,14 +132,20 @@ fn a_removed_node_that_comes_back_to_join_is_told_that_it_was_removed() {
     world.run_ms(300);
     assert_eq!(world.refusal(3), Some(RefusalCode::NotAMember));
     assert_eq!(world.bench.alarms(), 0, "{:?}", world.bench.said);
-    // The same for one that ended before its log was on its disk. Seed 11094.
-    world.revive(3);
-    let fresh = world.nodes.get_mut(&3).unwrap();
-    fresh.join_weight = Some(1);
-    fresh.log = None;
-    world.run_ms(300);
-    assert_eq!(world.refusal(3), Some(RefusalCode::NotAMember));
-    assert_eq!(world.bench.alarms(), 0, "{:?}", world.bench.said);
+    // The same for one that ended before its log was on its disk, whether that is its copy of the
+    // log as it says or not. Seed 11094.
+    for has_copy in [true, false] {
+        world.revive(3);
+        let fresh = world.nodes.get_mut(&3).unwrap();
+        fresh.join_weight = Some(1);
+        fresh.log = None;
+        if !has_copy {
+            fresh.copy = 0;
+        }
+        world.run_ms(300);
+        assert_eq!(world.refusal(3), Some(RefusalCode::NotAMember));
+        assert_eq!(world.bench.alarms(), 0, "{:?}", world.bench.said);
+    }
     // With an empty folder it is welcome, and has another log.
     world.dead.remove(&3);
     world.add(3, Some(1));
