@@ -4,7 +4,7 @@ use crate::canary::{self, Bug};
 use crate::ledger::{Candidates, Seen};
 use crate::model::{
     Change, ENTRY_SIZE, Entry, Kind, LogTime, OPERATION_SIZE, Operation, Place, Receipt,
-    ReceiptFlags, ResultCode, RingEpoch,
+    ReceiptFlags, ResultCode, RingEpoch, UserId,
 };
 use crate::role::Outbox;
 
@@ -101,6 +101,22 @@ impl Running {
             && matches!(self.ledger.seen(operation.user(), id, time), Seen::TooOld)
         {
             self.search(bytes, out);
+        }
+    }
+
+    /// The user's first operation waits. What the next ones will need to be read, as far as that can
+    /// be known now, is asked for at once and not one after the other.
+    pub(super) fn read_early(&mut self, user: UserId, time: LogTime, out: &mut Outbox) {
+        while let Some((number, bytes)) = self.parked.look_ahead(user) {
+            let operation = Operation::read(&bytes).expect("checked before it was held");
+            let Some(id) = operation.id() else { continue };
+            if let Seen::Maybe(candidates) = self.ledger.seen(user, id, time) {
+                let mut cold = candidates.iter();
+                let place = cold.find(|place| self.near_entry(*place).is_none());
+                if let Some(place) = place {
+                    self.parked.ask_early(user, number, place, out);
+                }
+            }
         }
     }
 

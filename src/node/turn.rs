@@ -352,6 +352,7 @@ impl Running {
                     self.parked.hold(user_of(&bytes), held(&source, &bytes));
                     let time = self.time(turn);
                     self.search_early(&bytes, time, out);
+                    self.read_early(user_of(&bytes), time, out);
                 }
             }
         }
@@ -404,6 +405,8 @@ impl Running {
                 }
                 Outcome::Cold(place) => {
                     self.parked.park(user, waiting, place, out);
+                    let time = self.time(turn);
+                    self.read_early(user, time, out);
                     return;
                 }
                 Outcome::Search => {
@@ -714,13 +717,7 @@ fn epoch_of(shared: &Shared) -> RingEpoch {
 }
 
 fn held(source: &Source<'_>, bytes: &[u8; OPERATION_SIZE]) -> Held {
-    Held {
-        peer: source.peer,
-        request: source.request,
-        index: source.index,
-        bytes: *bytes,
-        proofs: Vec::new(),
-    }
+    Held::new(source.peer, source.request, source.index, *bytes)
 }
 
 fn user_of(bytes: &[u8; OPERATION_SIZE]) -> UserId {
