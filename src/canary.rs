@@ -135,6 +135,8 @@ bugs! {
         "An activation counts for whatever move its log is the target of.";
     DoubtfulEndTaken, "doubtful-end-taken", "backup/ends.rs", 400,
         "A log is taken over although its end was found torn and its node was not back since.";
+    StaleDraft, "stale-draft", "disk/images.rs", 400,
+        "An image that was begun early is used although its log went on.";
     SessionReorders, "session-reorders", "client/session/work.rs", 20,
         "A session sends a later operation of a user before one that was put back.";
 }

@@ -14,6 +14,7 @@ use super::hand_over::{self, Plan};
 use super::images::{self, Cut, Draft};
 use super::shared::Shared;
 use super::steps::{Cuts, Steps, replica_ledger};
+use crate::canary::{self, Bug};
 use crate::ledger::{Ledger, Supply};
 use crate::limits::REPLICA_STEP_SIZE;
 use crate::log::{Log, LogError, blocks};
@@ -82,6 +83,9 @@ impl Replicas {
         ring_key: u128,
         parts: &[Vec<SlotRange>],
     ) -> Result<DiskReply, LogError> {
+        if canary::on(Bug::StaleDraft) && self.drafts.contains_key(&log) {
+            return Ok(DiskReply::ImagesDrafted { log });
+        }
         let shared = Arc::clone(&self.shared);
         for draft in self.drafts.remove(&log).unwrap_or_default() {
             draft.remove(&*shared.medium);

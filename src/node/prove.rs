@@ -104,8 +104,8 @@ impl Running {
         }
     }
 
-    /// The user's first operation waits. What the next ones will need to be read, as far as that can
-    /// be known now, is asked for at once and not one after the other.
+    /// The user's first operation waits. What the next ones will need to be read, as far as that
+    /// can be known now, is asked for at once and not one after the other.
     pub(super) fn read_early(&mut self, user: UserId, time: LogTime, out: &mut Outbox) {
         while let Some((number, bytes)) = self.parked.look_ahead(user) {
             let operation = Operation::read(&bytes).expect("checked before it was held");

@@ -37,7 +37,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "disk",
-        &["ledger", "limits", "log", "model", "protocol", "role"],
+        &[
+            "canary", "ledger", "limits", "log", "model", "protocol", "role",
+        ],
     ),
     ("net", &["clock", "limits", "model", "protocol", "role"]),
     (
