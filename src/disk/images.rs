@@ -44,6 +44,12 @@ pub(super) fn tidy(medium: &dyn Medium) -> Result<(), LogError> {
     let names = medium
         .list(DIR)
         .map_err(|error| LogError::io(format!("listing {DIR}"), error))?;
+    if !names.is_empty() {
+        // An earlier life may have ended between an image's name and its sync.
+        medium
+            .sync_dir(DIR)
+            .map_err(|error| LogError::Poisoned(format!("syncing {DIR}: {error}")))?;
+    }
     for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
         remove(medium, name)?;
     }
@@ -297,6 +303,7 @@ fn write(
 mod tests {
     use super::*;
     use crate::log::{Fault, MemoryMedium};
+    use crate::model::Random;
 
     /// Taken for a passing failure it was tried again, and the second sync said nothing about
     /// what the first one was to make durable. Found by the simulator, seed 539.
@@ -306,5 +313,26 @@ mod tests {
         medium.fail(Fault::Sync(0));
         let error = make_dir(&medium).unwrap_err();
         assert!(matches!(error, LogError::Poisoned(_)), "{error}");
+    }
+
+    /// An image whose name could not be synced is used in the next life, which must not lose it.
+    #[test]
+    fn what_is_found_is_durable() {
+        let medium = MemoryMedium::new();
+        make_dir(&medium).unwrap();
+        let path = unfinished_path(MoveNumber(7), "test");
+        let file = medium.create(&path).unwrap();
+        file.write_at(0, b"an image, if only one of a test")
+            .unwrap();
+        file.sync().unwrap();
+        medium.fail(Fault::Sync(0));
+        let error = install(&medium, &path, MoveNumber(7)).unwrap_err();
+        assert!(matches!(error, LogError::Poisoned(_)), "{error}");
+        tidy(&medium).unwrap();
+        assert_eq!(numbers(&medium).unwrap(), [MoveNumber(7)]);
+        for seed in 0..8 {
+            let after = medium.crash(&mut Random::new(seed));
+            assert_eq!(numbers(&after).unwrap(), [MoveNumber(7)]);
+        }
     }
 }
