@@ -341,6 +341,8 @@ impl Running {
         if offset < stream.first_offset {
             // Retired meanwhile.
             stream.scrub.verified(offset, 0);
+        } else if *fault == DiskFault::NoSpace {
+            stream.scrub.put_off();
         } else if stream.scrub.failed(offset, text) {
             self.counters.damaged_reads += u64::from(*fault == DiskFault::Damage);
             let text = format!("an old segment of log {log} does not verify: {text}");

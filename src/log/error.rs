@@ -10,8 +10,8 @@ pub enum LogError {
     /// A write or a sync failed; nothing is known about the bytes. Never tried again.
     #[error("log is poisoned by a failed write or sync: {0}")]
     Poisoned(String),
-    /// Out of space; nothing that counts was changed.
-    #[error("no space left on the device: {0}")]
+    /// Out of space, or of descriptors; nothing that counts was changed.
+    #[error("no room: {0}")]
     Full(String),
     /// Bytes that should be there do not verify.
     #[error("damage: {0}")]
@@ -34,18 +34,18 @@ impl LogError {
     pub(crate) fn io(what: impl Into<String>, error: io::Error) -> Self {
         let what = what.into();
         if is_full(&error) {
-            Self::Full(what)
+            Self::Full(format!("{what}: {error}"))
         } else {
             Self::Io { what, error }
         }
     }
 }
 
-/// The error of a sync that failed: out of space is said before anything is lost, all else poisons.
+/// The error of a sync that failed: out of room is said before anything is lost, all else poisons.
 pub(crate) fn sync_failed(what: impl Into<String>, error: &io::Error) -> LogError {
     let what = what.into();
     if is_full(error) {
-        LogError::Full(what)
+        LogError::Full(format!("{what}: {error}"))
     } else {
         LogError::Poisoned(format!("{what}: {error}"))
     }

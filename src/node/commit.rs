@@ -73,6 +73,14 @@ impl Commit {
         &self.pending
     }
 
+    /// What is applied and not durable here.
+    pub(super) fn not_durable(&self) -> impl Iterator<Item = &Pending> {
+        let durable = self.durable;
+        self.pending
+            .iter()
+            .filter(move |block| durable < block.end.seq)
+    }
+
     pub(super) fn in_flight_count(&self) -> u32 {
         u32::try_from(self.pending.len()).expect("bounded by the limit of blocks in flight")
     }

@@ -33,6 +33,7 @@ mod running;
 mod search;
 mod shared;
 mod slots;
+mod stall;
 mod start;
 mod turn;
 mod upkeep;

@@ -24,6 +24,7 @@ use super::replicate::{self, Replicate};
 use super::search::{self, Searched, Searches};
 use super::shared::{End, Failure, Grant, Halt, Shared, Standing, say};
 use super::slots::SlotTable;
+use super::stall::Stall;
 use super::start::Started;
 use super::turn::{Queue, Scratch};
 use super::upkeep::{self, Upkeep};
@@ -62,6 +63,8 @@ pub(super) struct Running {
     pub(super) parked: Parked,
     pub(super) searches: Searches,
     pub(super) upkeep: Upkeep,
+    /// Blocks wait for room on the disk.
+    pub(super) stall: Option<Stall>,
     pub(super) moves: Moves,
     /// Entries of the node's own that wait for the next block.
     pub(super) own: VecDeque<Entry>,
@@ -106,6 +109,7 @@ impl Running {
             parked: Parked::new(shared.options.limits.parked_count_max),
             searches: Searches::default(),
             upkeep,
+            stall: None,
             moves: Moves::new(kept),
             own: VecDeque::new(),
             logged_epoch: RingEpoch(0),
@@ -359,7 +363,7 @@ impl Running {
                 self.parked
                     .disk_answered(ticket, entry, shared.link.up(), out);
             }
-            DiskReply::SegmentReady { .. } => self.upkeep.segment_ready(),
+            DiskReply::SegmentReady { .. } => self.segment_ready(out),
             DiskReply::CheckpointMade { info, .. } => {
                 self.upkeep.checkpoint_made(info);
                 self.moves.kept.checkpoint_made(&info.end);
@@ -464,6 +468,11 @@ impl Running {
             };
             let ended = self.searches.failed(log, out);
             self.parked.searched(&ended);
+            return Ok(());
+        }
+        if let DiskRequest::Append { end, .. } = failure.request
+            && self.append_failed(end, failure.fault, text, out)
+        {
             return Ok(());
         }
         if self.move_file_failed(failure, now, out) || self.upkeep.failed(failure, now, out) {

@@ -17,7 +17,7 @@ use crate::model::{
     RingEpoch, Row, UserId, new_map, to_u64,
 };
 use crate::protocol::{Operations, ReceiptsWriter};
-use crate::role::{DiskRequest, Effect, Level, Outbox, PeerId};
+use crate::role::{Level, Outbox, PeerId};
 
 use super::commit::{Pending, Wait};
 use super::parked::{Held, Proof};
@@ -232,6 +232,7 @@ impl Running {
         let own_reserve = shared.options.limits.disk_reserve_size;
         let is_short = |size: Option<u64>, reserve| size.is_some_and(|size| size < reserve);
         let is_full = self.upkeep.lacks_segment()
+            || self.stall.is_some()
             || is_short(shared.free_size, own_reserve)
             || is_short(shared.backup_free_size, limits::DISK_RESERVE_SIZE);
         is_full.then_some(ResultCode::NoSpace)
@@ -661,11 +662,7 @@ impl Running {
             bytes: bytes.clone(),
             round: shared.link.begin_round(),
         });
-        out.effect(Effect::Disk(DiskRequest::Append {
-            log: self.verify.log,
-            block: bytes,
-            end,
-        }));
+        self.append(&bytes, end, out);
         self.upkeep
             .block_built(offset, LogTime(time.0 - u64::from(count)), out);
         self.send_new(shared, out);

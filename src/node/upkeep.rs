@@ -93,6 +93,11 @@ impl Upkeep {
         matches!(self.prepare, Job::Failed(_))
     }
 
+    /// The log goes on in a segment that is not there yet.
+    pub(super) fn needs_segment(&mut self, out: &mut Outbox) {
+        self.prepare(out);
+    }
+
     /// The log is in use from here on.
     pub(super) fn begin(&mut self, out: &mut Outbox) {
         self.prepare(out);
@@ -243,6 +248,8 @@ impl Upkeep {
         if offset < self.first_segment * self.segment_size {
             // Retired meanwhile.
             self.scrub.verified(offset, 0);
+        } else if *failure.fault == DiskFault::NoSpace {
+            self.scrub.put_off();
         } else if self.scrub.failed(offset, failure.text) {
             let text = format!(
                 "log {}: an old segment does not verify, a restart fetches it from the backup: {}",

@@ -371,7 +371,7 @@ pub struct CheckpointRecords {
 pub enum DiskFault {
     /// A write or a sync failed: the log is poisoned, the process must end. Never tried again.
     Poisoned,
-    /// Out of space; nothing was changed.
+    /// Out of space, or of descriptors; nothing was changed.
     NoSpace,
     /// Bytes that should be there do not verify.
     Damage,

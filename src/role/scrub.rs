@@ -80,6 +80,11 @@ impl Scrub {
         self.offset = if size == 0 { u64::MAX } else { offset + size };
     }
 
+    /// The piece could not be read now, for lack of room for an open file: it is due again.
+    pub const fn put_off(&mut self) {
+        self.is_reading = false;
+    }
+
     /// The piece from `offset` on could not be verified: the check goes on with the next segment.
     /// Tells whether this is news.
     pub fn failed(&mut self, offset: u64, text: &str) -> bool {

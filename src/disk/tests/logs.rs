@@ -172,7 +172,7 @@ fn failures_name_their_request_and_keep_to_their_kind() {
     expect_fault(bench.ask(unopened), &DiskFault::Other, "log 9 is not open");
     medium.limit(Some(0));
     let full = bench.ask(DiskRequest::PrepareSegment { log });
-    expect_fault(full, &DiskFault::NoSpace, "no space left");
+    expect_fault(full, &DiskFault::NoSpace, "no room: ");
     let free = bench.ask(DiskRequest::MeasureFreeSpace);
     assert!(matches!(free, DiskReply::FreeSpace { size: 0 }));
 }

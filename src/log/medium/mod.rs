@@ -71,7 +71,17 @@ pub trait MediumFile: Send + Sync + fmt::Debug {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Is this error "no space left"?
+/// Does this error say that there is no room: on the device, or for one more open file? It was said
+/// before anything was changed, and may pass.
 pub fn is_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded
+    let is_space =
+        error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded;
+    is_space || error.raw_os_error().is_some_and(is_descriptors)
+}
+
+fn is_descriptors(code: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE]
+        .map(Errno::raw_os_error)
+        .contains(&code)
 }
