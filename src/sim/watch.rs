@@ -376,8 +376,16 @@ impl Watch {
     /// A node opened its log: what was committed and durable there may not be missing.
     fn node_opened(&mut self, machine: usize, log: LogNumber, end: &LogEnd) -> Result<(), Wrong> {
         let known = self.node_ends.insert(machine, *end).unwrap_or_default();
-        let committed = known.seq.min(self.witnessed(log).end.seq);
-        if end.seq < committed {
+        let witnessed = self.witnessed(log);
+        let committed = known.seq.min(witnessed.end.seq);
+        // What the backup never had, and has another block in the place of, was not committed.
+        let is_other = witnessed
+            .seen
+            .blocks
+            .get(crate::model::to_usize(known.seq.0.saturating_sub(1)))
+            .and_then(|(bytes, _)| blocks(bytes, witnessed.seen.verify).next()?.ok())
+            .is_some_and(|block| block.end().chain != known.chain);
+        if end.seq < committed && !is_other {
             return Err(Wrong::Short(format!(
                 "log {log}: a node made block {committed} durable and comes back with block {}",
                 end.seq
