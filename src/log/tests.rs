@@ -103,7 +103,10 @@ impl Bench {
     fn live(&mut self, turns: u64) {
         for _ in 0..turns {
             match self.random.below(10) {
-                0 => self.log.prepare().unwrap(),
+                0 => {
+                    let ahead = self.random.below(2) * SEGMENT_SIZE;
+                    self.log.prepare(self.log.end().offset + ahead).unwrap();
+                }
                 1 => {
                     let below = self.log.end().offset.saturating_sub(SEGMENT_SIZE);
                     self.log.retire(below).unwrap();
@@ -424,7 +427,7 @@ fn a_whole_log_can_be_cut() {
 #[test]
 fn full_disk_refuses_before_a_byte_is_written() {
     let mut bench = Bench::new(8);
-    bench.log.prepare().unwrap();
+    bench.log.prepare(0).unwrap();
     bench.medium.limit(Some(2 * SEGMENT_SIZE + 4_096));
     let mut appended = bench.append(1, 8_000);
     while appended.error.is_none() {
@@ -432,7 +435,7 @@ fn full_disk_refuses_before_a_byte_is_written() {
     }
     assert!(matches!(appended.error, Some(LogError::Full(_))));
     assert_eq!(bench.log.end().seq.next(), bench.end().seq);
-    assert!(matches!(bench.log.prepare(), Err(LogError::Full(_))));
+    assert!(matches!(bench.log.prepare(0), Err(LogError::Full(_))));
     // Space is back: the very same block goes in.
     bench.medium.limit(None);
     let (block, end) = bench.blocks.last().unwrap().clone();
@@ -616,16 +619,42 @@ fn a_log_can_begin_in_the_middle_and_replaces_what_was_there() {
     );
 }
 
+/// The spare that is asked for with the first block of a segment must not wait for that block:
+/// the next segment would be written on the way of an append.
+#[test]
+fn a_spare_is_made_behind_a_block_that_is_on_its_way() {
+    let mut bench = Bench::new(19);
+    let numbers = |log: &Log| -> Vec<u64> { log.segments().iter().map(|(n, _)| *n).collect() };
+    bench.append_well(1, 100);
+    bench.log.prepare(0).unwrap();
+    assert_eq!(numbers(&bench.log), [0, 1]);
+    bench.log.prepare(SEGMENT_SIZE).unwrap();
+    assert_eq!(numbers(&bench.log), [0, 1, 2]);
+    bench.log.prepare(9 * SEGMENT_SIZE).unwrap();
+    assert_eq!(numbers(&bench.log), [0, 1, 2]);
+    // That block never came, neither before a crash nor before a cut.
+    let (log, recovered) = open(&bench.medium).unwrap();
+    assert_eq!((recovered.torn, recovered.damage), (None, None));
+    assert_eq!(numbers(&log), [0, 1, 2]);
+    log.cut(&bench.end()).unwrap();
+    assert_eq!(numbers(&log), [0, 1, 2]);
+    bench.log = log;
+    while bench.end().offset < 2 * SEGMENT_SIZE {
+        bench.append_well(1, 8_000);
+    }
+    check_content(&bench.log, &bench.blocks);
+}
+
 #[test]
 fn a_real_folder_holds_a_log() {
     let dir = tempfile::tempdir().unwrap();
     let medium: Arc<dyn Medium> = Arc::new(FileMedium::create(&dir.path().join("data")).unwrap());
     let mut bench = Bench::new(15);
     bench.log = Log::create(Arc::clone(&medium), verify(), LogEnd::default(), Vec::new()).unwrap();
-    bench.log.prepare().unwrap();
+    bench.log.prepare(0).unwrap();
     while bench.end().offset < 3 * SEGMENT_SIZE {
         bench.append_well(2, 4_000);
-        bench.log.prepare().unwrap();
+        bench.log.prepare(0).unwrap();
     }
     bench.log.retire(SEGMENT_SIZE).unwrap();
     check_content(&bench.log, &bench.blocks);
