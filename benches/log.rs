@@ -99,7 +99,7 @@ impl Bench {
     /// What the background does meanwhile on a node.
     fn keep_up(&self) {
         if self.log.lacks_spare() {
-            self.log.prepare().expect("room for a segment");
+            self.log.prepare(0).expect("room for a segment");
             let below = self.end.offset.saturating_sub(SEGMENT_SIZE_DEFAULT);
             self.log.retire(below).expect("nobody reads");
         }

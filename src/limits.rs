@@ -417,8 +417,9 @@ pub const NODE_RETRY_MS: u64 = 30_000;
 /// Segments that are kept whatever their age: the loop reads them without waiting.
 pub const RECENT_SEGMENT_COUNT: u64 = 2;
 
-/// Records of one delta of a fold: about 150 MiB of memory.
-pub const FOLD_RECORD_COUNT_MAX: u64 = 1 << 20;
+/// Records of one delta of a fold, about as many as entries: a longer stretch of the log takes
+/// several rounds, each of which writes a whole checkpoint.
+pub const FOLD_RECORD_COUNT_MAX: u64 = 1 << 21;
 
 /// Bytes of the log that the replica takes in by one request.
 pub const REPLICA_STEP_SIZE: u64 = 4 << 20;
@@ -491,8 +492,9 @@ pub const FRONT_OPERATION_MEMORY_SIZE_MAX: u64 = 1_024;
 /// Bytes of memory of one operation that waits on a node for a cold entry.
 pub const PARKED_MEMORY_SIZE_MAX: u64 = 1_024;
 
-/// Bytes of memory of one record of a fold's delta.
-pub const FOLD_RECORD_MEMORY_SIZE_MAX: u64 = 192;
+/// Bytes of memory of one record of a fold's delta: a line of 64 bytes, its id, and the id again in
+/// the order of a checkpoint.
+pub const FOLD_RECORD_MEMORY_SIZE_MAX: u64 = 128;
 
 const _: () = assert!(usize::BITS == 64);
 const _: () = assert!(BATCH_COUNT_MAX * 96 + 64 <= FRAME_SIZE_MAX);

@@ -141,7 +141,7 @@ impl Running {
             | DiskRequest::ReadMoveFile { ticket, .. } => {
                 self.on_read_failed(*ticket, fault, text, out);
             }
-            DiskRequest::PrepareSegment { log } => {
+            DiskRequest::PrepareSegment { log, .. } => {
                 self.say(Level::Warn, format!("no spare segment: {text}"), out);
                 self.on_segment_failed(*log, fault);
             }

@@ -277,7 +277,8 @@ impl Running {
         }
         if matches!(stream.spare, Spare::Due(at) if at <= now.tick) {
             stream.spare = Spare::Asked;
-            out.effect(Effect::Disk(DiskRequest::PrepareSegment { log }));
+            let offset = stream.accepted.offset.saturating_sub(1);
+            out.effect(Effect::Disk(DiskRequest::PrepareSegment { log, offset }));
         }
         if stream.retired {
             // Nobody remembers ids for it any more.

@@ -233,8 +233,8 @@ impl Worker {
     /// What happens behind the log: checkpoints, preparation, replicas.
     fn carry_out_behind(&mut self, request: &DiskRequest) -> Result<DiskReply, LogError> {
         match *request {
-            DiskRequest::PrepareSegment { log } => {
-                self.shared.log(log)?.prepare()?;
+            DiskRequest::PrepareSegment { log, offset } => {
+                self.shared.log(log)?.prepare(offset)?;
                 Ok(DiskReply::SegmentReady { log })
             }
             DiskRequest::MakeCheckpoint {

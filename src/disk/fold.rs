@@ -24,8 +24,8 @@ use super::shared::{Newest, Shared};
 use super::steps::{Cuts, Steps, lines_of_moves};
 use super::streams::{Stream, next_run};
 
-/// Bytes of the log read at a time.
-const READ_SIZE: u32 = 1 << 20;
+/// Bytes of the log read at a time: they are gone through several times, so they stay near.
+const READ_SIZE: u32 = 256 << 10;
 
 /// Why no checkpoint was made.
 #[derive(Debug)]
@@ -334,7 +334,12 @@ fn merge_section(
         stream.fill()?;
         writer.push(tag, size, &new)?;
     }
-    new.clear();
-    merge.finish(section, &mut new).map_err(broken)?;
-    writer.push(tag, size, &new)
+    loop {
+        new.clear();
+        let is_over = merge.finish_piece(section, &mut new).map_err(broken)?;
+        writer.push(tag, size, &new)?;
+        if is_over {
+            return Ok(());
+        }
+    }
 }

@@ -299,7 +299,10 @@ impl Start {
             asked: false,
             durable_offset,
         });
-        out.effect(Effect::Disk(DiskRequest::PrepareSegment { log }));
+        out.effect(Effect::Disk(DiskRequest::PrepareSegment {
+            log,
+            offset: durable_offset,
+        }));
         self.ask_again(shared, out);
         Ok(())
     }
@@ -636,7 +639,10 @@ impl Start {
         let crossed = segment_of(before, verify.segment_size)
             < segment_of(local.end.offset, verify.segment_size);
         if crossed {
-            out.effect(Effect::Disk(DiskRequest::PrepareSegment { log }));
+            out.effect(Effect::Disk(DiskRequest::PrepareSegment {
+                log,
+                offset: local.end.offset,
+            }));
         }
         self.ask_again(shared, out);
         Ok(())

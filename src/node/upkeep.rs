@@ -43,6 +43,8 @@ pub(super) struct Upkeep {
     ring_key: u128,
     next_at: Tick,
     prepare: Job,
+    /// Where the newest segment begins that blocks were built for.
+    built_offset: u64,
     checkpoint: Job,
     /// Since when one is due that waits.
     checkpoint_since: Option<Tick>,
@@ -72,6 +74,7 @@ impl Upkeep {
             ring_key,
             next_at: Tick(0),
             prepare: Job::Idle,
+            built_offset: 0,
             checkpoint: Job::Idle,
             checkpoint_since: None,
             retire: Job::Idle,
@@ -105,7 +108,10 @@ impl Upkeep {
 
     fn prepare(&mut self, out: &mut Outbox) {
         self.prepare = Job::Running;
-        out.effect(Effect::Disk(DiskRequest::PrepareSegment { log: self.log }));
+        out.effect(Effect::Disk(DiskRequest::PrepareSegment {
+            log: self.log,
+            offset: self.built_offset,
+        }));
     }
 
     /// A block was built at `offset`. In a new segment, the next spare one is made.
@@ -114,6 +120,7 @@ impl Upkeep {
         if offset == read_offset(segment * self.segment_size, self.segment_size) {
             self.note_time(segment, time);
             if segment != 0 {
+                self.built_offset = offset;
                 self.prepare(out);
             }
         }

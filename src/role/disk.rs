@@ -133,6 +133,9 @@ pub enum DiskRequest {
     PrepareSegment {
         /// Which log.
         log: LogNumber,
+        /// Behind the segment of this offset: of the newest block, which may not have reached the
+        /// disk yet.
+        offset: u64,
     },
     /// Folds the last checkpoint and the log up to `through` into the next one. -> `CheckpointMade`
     MakeCheckpoint {

@@ -110,6 +110,10 @@ impl World {
             // There is no disk to be brought back: it is tried again.
             return;
         }
+        if text.contains("poisoned") {
+            // The disk has what it had: starting again is enough.
+            return;
+        }
         let backup = self.backup();
         let is_refused = machine != backup && text.contains(REFUSED);
         if is_refused && self.faults.hurt == Some(backup) {

@@ -155,7 +155,8 @@ impl Refill {
         self.step = if self.end.seq == self.offer.end.seq {
             Step::Done
         } else {
-            out.effect(Effect::Disk(DiskRequest::PrepareSegment { log }));
+            let offset = self.end.offset;
+            out.effect(Effect::Disk(DiskRequest::PrepareSegment { log, offset }));
             Step::Blocks
         };
     }
@@ -289,7 +290,8 @@ impl Refill {
         }
         let segment = |offset: u64| offset.checked_div(verify.segment_size);
         if segment(before) != segment(self.end.offset) {
-            out.effect(Effect::Disk(DiskRequest::PrepareSegment { log }));
+            let offset = self.end.offset;
+            out.effect(Effect::Disk(DiskRequest::PrepareSegment { log, offset }));
         }
         Ok(())
     }

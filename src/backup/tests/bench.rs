@@ -233,7 +233,7 @@ impl FakeDisk {
                 offset,
                 bytes: Bytes::from_static(b"piece"),
             },
-            DiskRequest::PrepareSegment { log } => DiskReply::SegmentReady { log },
+            DiskRequest::PrepareSegment { log, .. } => DiskReply::SegmentReady { log },
             DiskRequest::MakeCheckpoint { log, through, .. } => {
                 let info = CheckpointInfo {
                     end: through,

@@ -123,6 +123,31 @@ fn long(bench: &mut Bench, node: &mut FakeNode) {
     }
 }
 
+/// With the first block of a segment the one behind it is asked for. That block has not reached the
+/// disk by then: a disk that went by its own end would find a spare and make none.
+#[test]
+fn the_spare_lies_behind_the_newest_block() {
+    let (mut bench, mut node) = joined();
+    bench.settle();
+    while node.end().offset < 3 * SEGMENT {
+        let before = node.end().offset;
+        let block = node.build(8_000);
+        node.append(&mut bench, &block);
+        let asked = bench.disk.queue.iter().find_map(|request| {
+            let DiskRequest::PrepareSegment { offset, .. } = request else {
+                return None;
+            };
+            Some(*offset)
+        });
+        let segment = |offset: u64| offset.div_euclid(SEGMENT);
+        if segment(before.saturating_sub(1)) < segment(node.end().offset - 1) {
+            assert_eq!(asked.map(segment), Some(segment(node.end().offset - 1)));
+        }
+        bench.settle();
+        bench.heard(node.peer.unwrap());
+    }
+}
+
 #[test]
 fn checkpoints_come_as_the_log_grows() {
     let (mut bench, mut node) = joined();

@@ -221,7 +221,7 @@ fn crashes_between_checkpoint_and_retirement_lose_nothing() {
             bench.make_checkpoint(log, writer.end);
             let below = writer.end.offset;
             bench.ask(DiskRequest::RetireSegments { log, below });
-            bench.ask(DiskRequest::PrepareSegment { log });
+            bench.ask(DiskRequest::PrepareSegment { log, offset: 0 });
             (medium, created)
         };
         let (whole, created) = run(None);

@@ -121,7 +121,7 @@ fn all_of_it_works_on_a_real_folder() {
     bench.make_checkpoint(log, writer.end);
     let below = writer.end.offset;
     bench.ask(DiskRequest::RetireSegments { log, below });
-    bench.ask(DiskRequest::PrepareSegment { log });
+    bench.ask(DiskRequest::PrepareSegment { log, offset: 0 });
     grow(&mut bench, &mut writer, SEGMENT_SIZE_MIN);
     let DiskReply::FreeSpace { size } = bench.ask(DiskRequest::MeasureFreeSpace) else {
         panic!("no figure");

@@ -168,10 +168,13 @@ fn failures_name_their_request_and_keep_to_their_kind() {
         &DiskFault::Poisoned,
         "sync fails on demand",
     );
-    let unopened = DiskRequest::PrepareSegment { log: number(9) };
+    let unopened = DiskRequest::PrepareSegment {
+        log: number(9),
+        offset: 0,
+    };
     expect_fault(bench.ask(unopened), &DiskFault::Other, "log 9 is not open");
     medium.limit(Some(0));
-    let full = bench.ask(DiskRequest::PrepareSegment { log });
+    let full = bench.ask(DiskRequest::PrepareSegment { log, offset: 0 });
     expect_fault(full, &DiskFault::NoSpace, "no room: ");
     let free = bench.ask(DiskRequest::MeasureFreeSpace);
     assert!(matches!(free, DiskReply::FreeSpace { size: 0 }));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::vec::IntoIter;
 
 use super::bases::{Base, Bases};
-use super::delta::{AccountDelta, Known, SupplyDelta};
+use super::delta::SupplyDelta;
+use super::lines::{AccountDelta, Changes, IdsInOrder, Known};
 use super::{Delta, Source};
 use crate::ledger::digest::record_hash;
 use crate::ledger::ids::{ID_RECORD_SIZE, IdItem, row_start_ms};
@@ -16,6 +16,9 @@ use crate::ledger::record::{
 };
 use crate::ledger::supply::{SUPPLY_RECORD_SIZE, Supply, SupplyBroken};
 use crate::model::{Entry, HandedSum, Section};
+
+/// New records that are handed on at a time where no old ones bound them.
+const PIECE_COUNT: u32 = 4_096;
 
 /// Why a fold did not come to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,13 +64,15 @@ pub struct Merge {
     /// The last record of each source, and the last that was taken of any.
     account_lasts: BTreeMap<Source, AccountKey>,
     account_last: Option<AccountKey>,
-    accounts: Peekable<IntoIter<(AccountKey, AccountDelta)>>,
+    /// `None` once their section is over.
+    changes: Option<Changes>,
     /// Sums over the accounts as they pass, by currency.
     sums: BTreeMap<u32, Supply>,
     digest: u128,
     id_lasts: BTreeMap<Source, IdItem>,
     id_last: Option<IdItem>,
-    ids: Peekable<IntoIter<IdItem>>,
+    /// Once the accounts are over.
+    ids: Option<Peekable<IdsInOrder>>,
 }
 
 impl Merge {
@@ -75,29 +80,13 @@ impl Merge {
         let Delta {
             ends,
             metas,
-            accounts,
+            lines,
             supplies,
-            mut ids,
             horizon_ms,
             bases,
             ..
         } = delta;
-        // The order of the maps is lost in sorting: keys are unique.
-        let mut accounts: Vec<(AccountKey, AccountDelta)> = accounts
-            .into_iter()
-            .map(|((user, currency), delta)| {
-                (
-                    AccountKey {
-                        slot: delta.slot,
-                        user,
-                        currency,
-                    },
-                    delta,
-                )
-            })
-            .collect();
-        accounts.sort_unstable_by_key(|(key, _)| *key);
-        ids.sort_unstable();
+        let changes = Changes::new(lines);
         Self {
             section: None,
             ends,
@@ -111,12 +100,12 @@ impl Merge {
             bases,
             account_lasts: BTreeMap::new(),
             account_last: None,
-            accounts: accounts.into_iter().peekable(),
+            changes: Some(changes),
             sums: BTreeMap::new(),
             digest: 0,
             id_lasts: BTreeMap::new(),
             id_last: None,
-            ids: ids.into_iter().peekable(),
+            ids: None,
         }
     }
 
@@ -153,22 +142,32 @@ impl Merge {
 
     /// There are no more old records of `section`: appends the rest of the new ones.
     pub fn finish(&mut self, section: Section, new: &mut Vec<u8>) -> Result<(), FoldError> {
+        while !self.finish_piece(section, new)? {}
+        Ok(())
+    }
+
+    /// As [`Self::finish`], but stops after some records. Was that the rest?
+    pub fn finish_piece(&mut self, section: Section, new: &mut Vec<u8>) -> Result<bool, FoldError> {
         self.assert_turn_of(section);
-        self.section = Some(section);
-        match section {
-            Section::Meta => self
-                .finish_meta(new)
-                .map_err(|what| FoldError::Record { section, what }),
-            Section::Supply => {
-                let finished = self.finish_supply(new);
-                finished.map_err(|what| FoldError::Record { section, what })
-            }
-            Section::Accounts => self.finish_accounts(new),
+        let broken = |what| FoldError::Record { section, what };
+        let is_over = match section {
+            Section::Meta => self.finish_meta(new).map(|()| true).map_err(broken)?,
+            Section::Supply => self.finish_supply(new).map(|()| true).map_err(broken)?,
+            Section::Accounts => self.finish_accounts(new)?,
             Section::Ids => {
-                self.emit_ids(new, |_| true);
-                Ok(())
+                let mut left = PIECE_COUNT;
+                self.emit_ids(new, |_| {
+                    let is_due = 0 < left;
+                    left -= u32::from(is_due);
+                    is_due
+                });
+                self.ids.as_mut().is_none_or(|ids| ids.peek().is_none())
             }
+        };
+        if is_over {
+            self.section = Some(section);
         }
+        Ok(is_over)
     }
 
     /// Digest of the new accounts, once their section is finished: what
@@ -274,26 +273,61 @@ impl Merge {
             return Err("accounts out of order");
         }
         self.account_last = Some(key);
-        while let Some((_, delta)) = self.accounts.next_if(|(other, _)| *other < key) {
-            self.emit_opened(&delta, new)?;
-        }
-        match self.accounts.next_if(|(other, _)| *other == key) {
-            None => self.emit_account(&old, new)?,
-            Some((_, delta)) => {
-                if let Some(account) = changed(&old, &delta)? {
-                    self.emit_account(&account, new)?;
-                }
+        while let Some((other, delta)) = self.next_change()? {
+            if key < *other {
+                break;
+            }
+            let is_same = *other == key;
+            let account = if is_same {
+                changed(&old, delta)?
+            } else {
+                opened(delta)?
+            };
+            self.settle(account.as_ref(), new)?;
+            if is_same {
+                return Ok(());
             }
         }
-        Ok(())
+        self.emit_account(&old, new)
     }
 
-    fn finish_accounts(&mut self, new: &mut Vec<u8>) -> Result<(), FoldError> {
-        while let Some((_, delta)) = self.accounts.next() {
-            let emitted = self.emit_opened(&delta, new);
-            let section = Section::Accounts;
-            emitted.map_err(|what| FoldError::Record { section, what })?;
+    fn next_change(&mut self) -> Result<Option<&(AccountKey, AccountDelta)>, &'static str> {
+        let changes = self.changes.as_mut();
+        changes.map_or(Ok(None), |changes| changes.peek(&self.bases))
+    }
+
+    /// The next change is done: the account is this.
+    fn settle(
+        &mut self,
+        account: Option<&AccountRecord>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        if let Some(changes) = &mut self.changes {
+            changes.advance();
         }
+        account.map_or(Ok(()), |account| self.emit_account(account, new))
+    }
+
+    /// Accounts behind all old ones, up to [`PIECE_COUNT`] of them. Are those all?
+    fn finish_opened(&mut self, new: &mut Vec<u8>) -> Result<bool, &'static str> {
+        for _ in 0..PIECE_COUNT {
+            let Some((_, delta)) = self.next_change()? else {
+                return Ok(true);
+            };
+            let account = opened(delta)?;
+            self.settle(account.as_ref(), new)?;
+        }
+        Ok(false)
+    }
+
+    fn finish_accounts(&mut self, new: &mut Vec<u8>) -> Result<bool, FoldError> {
+        let section = Section::Accounts;
+        let all = self.finish_opened(new);
+        if !all.map_err(|what| FoldError::Record { section, what })? {
+            return Ok(false);
+        }
+        let changes = self.changes.take();
+        self.ids = changes.map(|changes| changes.into_ids().peekable());
         for (currency, supply) in &self.supplies {
             let sum = self.sums.remove(currency).unwrap_or_default();
             let same = sum.available == supply.available
@@ -310,19 +344,8 @@ impl Merge {
             Some(currency) => Err(FoldError::Sum {
                 currency: *currency,
             }),
-            None => Ok(()),
+            None => Ok(true),
         }
-    }
-
-    /// An account that no old record is about.
-    fn emit_opened(&mut self, delta: &AccountDelta, new: &mut Vec<u8>) -> Result<(), &'static str> {
-        if delta.base.is_some() {
-            return Err("the log changes an account that the checkpoint does not have");
-        }
-        if let Some(account) = &delta.account {
-            self.emit_account(account, new)?;
-        }
-        Ok(())
     }
 
     fn emit_account(
@@ -358,10 +381,15 @@ impl Merge {
         Ok(())
     }
 
-    fn emit_ids(&mut self, new: &mut Vec<u8>, is_due: impl Fn(&IdItem) -> bool) {
-        while let Some(item) = self.ids.next_if(&is_due) {
+    fn emit_ids(&mut self, new: &mut Vec<u8>, mut is_due: impl FnMut(&IdItem) -> bool) {
+        while let Some(item) = self.next_id(&mut is_due) {
             self.emit_id(item, new);
         }
+    }
+
+    fn next_id(&mut self, is_due: &mut impl FnMut(&IdItem) -> bool) -> Option<IdItem> {
+        let ids = self.ids.as_mut()?;
+        ids.next_if(is_due)
     }
 
     /// Rows that end at or before the horizon are forgotten; what comes from several sources is
@@ -417,6 +445,14 @@ pub fn image_sums(records: &[u8]) -> Result<Vec<HandedSum>, FoldError> {
         })
     };
     records.map(sum_of).collect()
+}
+
+/// An account that no old record is about; `None` if it is closed again.
+fn opened(delta: &AccountDelta) -> Result<Option<AccountRecord>, &'static str> {
+    if delta.base.is_some() {
+        return Err("the log changes an account that the checkpoint does not have");
+    }
+    Ok(delta.account)
 }
 
 /// An old account after the stretch; `None` if it is closed.

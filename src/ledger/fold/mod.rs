@@ -13,6 +13,7 @@
 
 mod bases;
 mod delta;
+mod lines;
 mod merge;
 
 pub use bases::Source;

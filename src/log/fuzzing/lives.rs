@@ -83,7 +83,7 @@ fn two_segments() -> Life {
     for count in [2, LARGE_COUNT, 1, LARGE_COUNT, 3, 1, 2] {
         life.append(count);
     }
-    life.log.prepare().unwrap();
+    life.log.prepare(0).unwrap();
     life
 }
 
@@ -95,7 +95,7 @@ fn used_again() -> Life {
         life.append(2);
     }
     life.log.retire(life.end().offset).unwrap();
-    life.log.prepare().unwrap();
+    life.log.prepare(0).unwrap();
     life.append(LARGE_COUNT);
     life.append(3);
     life.append(LARGE_COUNT);

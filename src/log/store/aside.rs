@@ -214,8 +214,9 @@ impl Log {
                 None => None,
             };
             match (segment, found) {
-                // It may serve as the last one, or as the spare behind it.
-                (Some(_), None) if number <= last + 1 => (),
+                // It may serve as the last one, as the spare behind it, or as that of a block which
+                // was on its way there.
+                (Some(_), None) if number <= last + 2 => (),
                 (Some(segment), Some(found)) if number == last => {
                     let from = to.offset.max(segment.start() + SEGMENT_HEADER_SIZE);
                     let stop = found.to.min(segment.stop());

@@ -330,12 +330,16 @@ impl Log {
         numbers.map(|number| (*number, span(number))).collect()
     }
 
-    /// Makes sure that the segment of the next block is there, and one behind it.
-    pub fn prepare(&self) -> Result<(), LogError> {
+    /// Makes sure that the segment of the next block is there, and one behind it. A block may be
+    /// on its way to `offset`: then the one behind that.
+    pub fn prepare(&self, offset: u64) -> Result<(), LogError> {
         let _files = self.lock_files();
         let (here, _) = block_offsets(self.end().offset, self.verify.segment_size);
-        let (number, _) = split_offset(here, self.verify.segment_size);
-        for number in [number, number + 1] {
+        let (here, _) = split_offset(here, self.verify.segment_size);
+        let (there, _) = split_offset(offset, self.verify.segment_size);
+        // What lies further away is on its way to nowhere.
+        let number = here.max(there.min(here + 1));
+        for number in here..=number + 1 {
             if self.segment(number).is_none() {
                 self.make_segment(number)?;
             }

@@ -11,6 +11,7 @@ mod lost_backup;
 mod moves;
 mod old_ids;
 mod restarts;
+mod room;
 mod serving;
 mod sweep;
 mod taken_over;
