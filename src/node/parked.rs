@@ -95,6 +95,17 @@ struct Ask {
     is_needed: bool,
 }
 
+impl Ask {
+    const fn needed(user: UserId, place: Place, asked: Asked) -> Self {
+        Self {
+            user,
+            place,
+            asked,
+            is_needed: true,
+        }
+    }
+}
+
 /// All operations that wait.
 #[derive(Debug)]
 pub(super) struct Parked {
@@ -154,7 +165,7 @@ impl Parked {
         match early {
             Some(ask) if ask.place == place => ask.is_needed = true,
             Some(_) | None => {
-                let ticket = self.ask(user, place, Asked::Disk, true);
+                let ticket = self.ask(Ask::needed(user, place, Asked::Disk));
                 out.effect(Effect::Disk(DiskRequest::ReadEntry { place, ticket }));
             }
         }
@@ -166,17 +177,11 @@ impl Parked {
     pub(super) fn park_search(&mut self, user: UserId, held: Held) {
         self.queues.entry(user).or_default().push_front(held);
         self.count += 1;
-        self.ask(user, SEARCHED, Asked::Search, true);
+        self.ask(Ask::needed(user, SEARCHED, Asked::Search));
     }
 
-    fn ask(&mut self, user: UserId, place: Place, asked: Asked, is_needed: bool) -> u64 {
+    fn ask(&mut self, ask: Ask) -> u64 {
         self.ticket += 1;
-        let ask = Ask {
-            user,
-            place,
-            asked,
-            is_needed,
-        };
         self.asks.insert(self.ticket, ask);
         self.ticket
     }
@@ -207,7 +212,10 @@ impl Parked {
         place: Place,
         out: &mut Outbox,
     ) {
-        let ticket = self.ask(user, place, Asked::Disk, false);
+        let ticket = self.ask(Ask {
+            is_needed: false,
+            ..Ask::needed(user, place, Asked::Disk)
+        });
         let queue = self.queues.get_mut(&user).expect("it was looked into");
         queue[number].early = Early::Asked(ticket);
         out.effect(Effect::Disk(DiskRequest::ReadEntry { place, ticket }));
