@@ -471,7 +471,7 @@ impl Running {
             return Ok(());
         }
         if let DiskRequest::Append { end, .. } = failure.request
-            && self.append_failed(end, failure.fault, text, out)
+            && self.append_failed(end, failure.fault, text, now, out)
         {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 //! Nothing of such a block is on the disk, and those behind it do not fit either. They stay applied
 //! and uncommitted; no new change is taken meanwhile.
 
+use crate::clock::Now;
 use crate::model::{LogEnd, Seq};
 use crate::role::{DiskFault, DiskRequest, Effect, Level, Outbox};
 
@@ -38,6 +39,7 @@ impl Running {
         end: &LogEnd,
         fault: &DiskFault,
         text: &str,
+        now: Now,
         out: &mut Outbox,
     ) -> bool {
         if let Some(stall) = &mut self.stall {
@@ -52,7 +54,7 @@ impl Running {
                 failed: seq,
                 has_room: false,
             });
-            self.upkeep.needs_segment(out);
+            self.upkeep.needs_segment(now);
         } else {
             return false;
         }

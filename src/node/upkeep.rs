@@ -96,9 +96,9 @@ impl Upkeep {
         matches!(self.prepare, Job::Failed(_))
     }
 
-    /// The log goes on in a segment that is not there yet.
-    pub(super) fn needs_segment(&mut self, out: &mut Outbox) {
-        self.prepare(out);
+    /// The log goes on in a segment for which there was no room: it is tried again after a while.
+    pub(super) const fn needs_segment(&mut self, now: Now) {
+        self.prepare = Job::Failed(now.tick);
     }
 
     /// The log is in use from here on.
