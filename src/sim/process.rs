@@ -52,7 +52,7 @@ impl World {
         };
         let now = self.machines[machine].clock.now(self.at, process.born_tick);
         if machine == self.backup() {
-            self.watch.backup_wall_ms = self.watch.backup_wall_ms.max(now.wall_ms);
+            self.watch.backup_shows(now.wall_ms, self.at);
         }
         let mut room = Room {
             inputs: limits::INPUTS_PER_TURN_MAX,

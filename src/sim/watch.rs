@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::auditor::{AuditSeen, LogSeen};
-use super::clock::At;
+use super::clock::{At, MS};
 use super::machine::Kind;
 use super::marks::Marks;
 use super::network::EndId;
@@ -75,13 +75,22 @@ pub(super) struct Watch {
     pub(super) is_refilling: bool,
     /// Steps of moves that are durable at the backup.
     pub(super) marks: Marks,
-    /// The latest date that the backup's clock has shown, Unix ms.
-    pub(super) backup_wall_ms: u64,
+    /// The latest date that the backup's clock has shown, Unix ms, or would have if it had not
+    /// jumped back: a node that slept meanwhile goes by what it knew.
+    backup_wall_ms: u64,
+    /// When that was.
+    backup_wall_at: At,
 }
 
 impl Watch {
     pub(super) fn new() -> Self {
         Self::default()
+    }
+
+    pub(super) fn backup_shows(&mut self, wall_ms: u64, at: At) {
+        let passed_ms = (at - self.backup_wall_at).div_euclid(MS);
+        self.backup_wall_ms = wall_ms.max(self.backup_wall_ms + passed_ms);
+        self.backup_wall_at += passed_ms * MS;
     }
 
     /// What blocks are verified against.
@@ -317,7 +326,8 @@ impl Watch {
         witnessed.seen.blocks.push((block.clone(), at));
         witnessed.end = end;
         let noted = self.marks.note(log, &block, &verify);
-        if self.backup_wall_ms + AHEAD_MS_MAX < end.time.ms() {
+        let passed_ms = at.saturating_sub(self.backup_wall_at).div_euclid(MS);
+        if self.backup_wall_ms + passed_ms + AHEAD_MS_MAX < end.time.ms() {
             return Err(format!(
                 "log {log}: block {} has log time {} ms, the backup's clock was never beyond {} ms",
                 end.seq,
