@@ -2,7 +2,8 @@
 //!
 //! It shares no state with any node and executes nothing, so its sums are the proof that no coin
 //! was made or lost. Where slots leave a log it cuts their images. Each request does a bounded
-//! piece of work, except the audit and a hand-over that is built, which need exact ends.
+//! piece of work, except the audit, drafts of images and a hand-over that is built, which need
+//! exact ends.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
