@@ -15,8 +15,10 @@ use crate::log::error::{LogError, While, sync_failed};
 use crate::log::medium::{Medium, MediumFile};
 use crate::model::{ClusterId, LogEnd, LogNumber, TermStart, to_u64, to_usize};
 
-/// Pages written before they are made durable: many at once would hold up the log's own syncs.
-const PAGES_PER_SYNC: u64 = 256;
+/// Pages (64 KiB) written before they are made durable. Many at once hold up the log's own syncs:
+/// beside a file that was synced every 16 MiB one of them took up to 35 ms, at 4 MiB 12, at 1 MiB 6
+/// (2 to 3 on an idle disk); the file took 10 % longer.
+const PAGES_PER_SYNC: u64 = 16;
 
 /// What a checkpoint is of.
 #[derive(Clone, Copy, Debug)]
