@@ -143,9 +143,7 @@ impl Ledger {
             Section::Accounts => {
                 let records = records.iter().filter_map(|record| record.first_chunk());
                 for account in records.filter_map(|record| AccountRecord::read(record).ok()) {
-                    let mut tag = self.table.key_tag(account.user, account.currency);
-                    self.table.touch_index(&mut tag);
-                    sum ^= u64::from(tag.number);
+                    sum ^= self.table.touch_place(account.user, account.currency);
                 }
             }
             Section::Ids if self.keep_ids => {

@@ -185,6 +185,13 @@ impl Table {
         self.by_account.touch(key.tag)
     }
 
+    /// Reads the indexes where an account that is not there yet will be, and waits for nothing.
+    #[inline]
+    pub(super) fn touch_place(&self, user: UserId, currency: u32) -> u64 {
+        let account = self.by_account.touch(self.account_tag(user, currency));
+        account ^ self.by_user.touch(self.user_tag(user))
+    }
+
     /// Reads the index of one.
     #[inline]
     pub(super) fn touch_index(&self, key: &mut KeyTag) {
