@@ -79,6 +79,8 @@ pub(super) struct Load {
     /// Users by the log they live in; group 0 are those whose log is not known yet.
     groups: Vec<Vec<usize>>,
     group_of: Vec<usize>,
+    /// Where each user stands in its group.
+    place_of: Vec<usize>,
     /// Since when each user waits for an answer.
     waiting_since: Vec<Option<Tick>>,
     /// Accounts that were not opened yet, last first.
@@ -105,6 +107,7 @@ impl Load {
             accounts: vec![KnownAccount::default(); account_count],
             groups: vec![(0..users.len()).collect()],
             group_of: vec![0; users.len()],
+            place_of: (0..users.len()).collect(),
             waiting_since: vec![None; users.len()],
             unopened: (0..account_count).rev().collect(),
             users,
@@ -381,11 +384,16 @@ impl Load {
         if self.group_of[user] == group {
             return;
         }
-        let old = self.group_of[user];
-        self.groups[old].retain(|other| *other != user);
         if self.groups.len() <= group {
             self.groups.resize(group + 1, Vec::new());
         }
+        // All users of a lost node change their group while others are measured: in one step each.
+        let (old, place) = (self.group_of[user], self.place_of[user]);
+        self.groups[old].swap_remove(place);
+        if let Some(moved) = self.groups[old].get(place) {
+            self.place_of[*moved] = place;
+        }
+        self.place_of[user] = self.groups[group].len();
         self.groups[group].push(user);
         self.group_of[user] = group;
     }
