@@ -317,6 +317,8 @@ impl Plan {
             // Far apart: there are always blocks on their way.
             let (least, more) = self.delay_ns;
             self.delay_ns = (least * 100, more * 20);
+            // Many round trips, so that what waits for those of its user is sent together.
+            self.deadline_ms = self.deadline_ms.max(4_000);
             let mut random = stream(self.seed, Purpose::Pace);
             self.faults.retain(|_| random.one_in(2));
             for (_, every_ms) in &mut self.faults {

@@ -643,9 +643,14 @@ impl World {
             .asked
             .iter()
             .filter_map(|one| {
-                let code = one.answer.as_ref()?.receipt.code;
+                let answer = one.answer.as_ref()?;
+                let code = answer.receipt.code;
                 let is_poor = code.may_retry() && code != ResultCode::IdInFuture;
-                is_poor.then(|| format!("{code} for {:?} with no fault on", one.operation))
+                is_poor.then(|| {
+                    let (from, to) = (one.submitted_at.div_euclid(MS), answer.at.div_euclid(MS));
+                    let what = one.operation;
+                    format!("{code} for {what:?} of {from} to {to} ms with no fault on")
+                })
             })
             .collect();
         if let Some(text) = wrong.first() {
