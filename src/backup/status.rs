@@ -42,7 +42,8 @@
 //!   end_seq, end_size durable here: last block, bytes of log since its beginning
 //!   first_size        bytes of log since its beginning that are no longer kept
 //!   lag               blocks that the node applied and that are not durable here
-//!   accounts, ids, horizon_ms, node_free_size, node_memory_size      the node's figures
+//!   accounts, ids, horizon_ms, node_free_size, node_memory_size      the node's figures; null:
+//!                not known
 //!   beat_age_ms       how old they are
 //!   checkpoint        null | { seq, end_size, size }
 //!   replica           { seq, digest, memory_size, proved_seq, fault }: how far the running
@@ -62,7 +63,7 @@ use super::{Running, Stage};
 use crate::clock::Now;
 use crate::limits;
 use crate::model::{NodeId, to_usize};
-use crate::protocol::{MemberState, Message};
+use crate::protocol::{Beat, MemberState, Message};
 use crate::role::{MemoryPlan, Outbox};
 
 /// The most memory that this backup may use.
@@ -234,7 +235,9 @@ impl Running {
             "accounts": beat.map(|beat| beat.account_count),
             "ids": beat.map(|beat| beat.id_count),
             "horizon_ms": beat.map(|beat| beat.horizon_ms),
-            "node_free_size": beat.map(|beat| beat.free_size),
+            "node_free_size": beat
+                .map(|beat| beat.free_size)
+                .filter(|size| *size != Beat::FREE_SIZE_UNKNOWN),
             "node_memory_size": beat.map(|beat| beat.memory_size),
             "beat_age_ms": stream.beat.map(|(_, at)| now.tick.since(at) / 1_000_000),
             "checkpoint": checkpoint,

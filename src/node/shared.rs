@@ -249,7 +249,7 @@ impl Shared {
     /// Sends a beat; its nonce begins a round trip.
     pub(super) fn beat(&mut self, peer: PeerId, now: Now, beat: Beat, out: &mut Outbox) {
         let nonce = self.link.begin_confirm(now);
-        let free_size = self.free_size.unwrap_or_default();
+        let free_size = self.free_size.unwrap_or(Beat::FREE_SIZE_UNKNOWN);
         out.send(
             peer,
             &Message::Beat(Beat {

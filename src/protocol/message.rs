@@ -194,7 +194,7 @@ pub struct Beat {
     pub id_count: u64,
     /// Unix milliseconds before which ids are forgotten.
     pub horizon_ms: u64,
-    /// Free bytes on the node's disk.
+    /// Free bytes on the node's disk; [`Self::FREE_SIZE_UNKNOWN`] before it was measured.
     pub free_size: u64,
     /// Sum of the digests of all slots as of `applied`.
     pub digest: u128,
@@ -202,6 +202,11 @@ pub struct Beat {
     pub memory_size: u64,
     /// 0 starting, 1 serving, 2 draining.
     pub phase: u8,
+}
+
+impl Beat {
+    /// The node has not measured yet what is free on its disk.
+    pub const FREE_SIZE_UNKNOWN: u64 = u64::MAX;
 }
 
 /// The answer to a [`Beat`].

@@ -85,13 +85,15 @@ impl Running {
             return;
         }
         let record = self.authority.latest();
-        let per_slot = self.accounts_per_slot(&self.streams[&record.members[&source].log]);
+        let from = &self.streams[&record.members[&source].log];
+        let per_slot = self.accounts_in(from, 1);
         let goal = self.options.limits.move_account_count_goal;
         let count = goal.checked_div(per_slot).unwrap_or(u64::MAX).max(1);
         slots.truncate(to_usize(count));
         let slot_count = to_u64(slots.len());
+        let coming = self.accounts_in(from, slot_count);
         let stream = &self.streams[&record.members[&target].log];
-        if !self.has_room(stream, slot_count.saturating_mul(per_slot)) {
+        if !self.has_room(stream, coming) {
             return;
         }
         let new = NewMove {

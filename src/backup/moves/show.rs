@@ -39,9 +39,8 @@ impl Running {
         for ((source, target), slots) in &pairs {
             let source_log = record.members.get(source).map(|member| member.log);
             let stream = source_log.and_then(|log| self.streams.get(&log));
-            let per_slot = stream.map_or(0, |stream| self.accounts_per_slot(stream));
             let slot_count = to_u64(slots.len());
-            let account_count = slot_count.saturating_mul(per_slot);
+            let account_count = stream.map_or(0, |stream| self.accounts_in(stream, slot_count));
             slots_to_move += slot_count;
             accounts_to_move += account_count;
             if moves.len() < SHOWN_COUNT_MAX {

@@ -280,12 +280,14 @@ impl Running {
         let mut coming: BTreeMap<NodeId, u64> = BTreeMap::new();
         for log in lost {
             let stream = &self.streams[log];
-            let slots = slots_left(record, stream.node, *log);
-            let per_slot = self.accounts_per_slot(stream);
-            for slot in slots {
+            let mut slot_counts: BTreeMap<NodeId, u64> = BTreeMap::new();
+            for slot in slots_left(record, stream.node, *log) {
                 if let Some(target) = table.owner(slot) {
-                    *coming.entry(target).or_default() += per_slot;
+                    *slot_counts.entry(target).or_default() += 1;
                 }
+            }
+            for (target, slot_count) in slot_counts {
+                *coming.entry(target).or_default() += self.accounts_in(stream, slot_count);
             }
         }
         for (target, account_count) in coming {
@@ -300,7 +302,8 @@ impl Running {
         Ok(())
     }
 
-    /// Can this log's node hold so many more accounts?
+    /// Can this log's node hold so many more accounts? What its disk has free is known soon after
+    /// its start; until then it counts as enough, since a node without room waits for some.
     pub(super) fn has_room(&self, stream: &Stream, account_count: u64) -> bool {
         let Some((beat, _)) = stream.beat else {
             return false;
@@ -311,10 +314,13 @@ impl Running {
             && limits::DISK_RESERVE_SIZE.saturating_add(size) <= beat.free_size
     }
 
-    /// Accounts in one slot of a node, on average, rounded up.
-    pub(super) fn accounts_per_slot(&self, stream: &Stream) -> u64 {
+    /// Accounts in so many slots of a node, if they are spread evenly; rounded up.
+    pub(super) fn accounts_in(&self, stream: &Stream, slot_count: u64) -> u64 {
         let account_count = stream.beat.map_or(0, |(beat, _)| beat.account_count);
-        account_count.div_ceil(self.moves.shares.of(stream.node).max(1))
+        let share = self.moves.shares.of(stream.node).max(slot_count).max(1);
+        let product = u128::from(account_count) * u128::from(slot_count);
+        let count = product.div_ceil(u128::from(share));
+        u64::try_from(count).expect("no more than the node has")
     }
 
     fn begin_taking(&mut self, now: Now, log: LogNumber, out: &mut Outbox) {

@@ -122,12 +122,15 @@ fn a_number_that_is_not_listed_is_to_be_dropped() {
 #[test]
 fn a_drained_node_owns_nothing_and_can_be_removed() {
     let mut world = few_moves();
+    world.run_ms(300);
     let dry = world.command(ClusterCommand::Drain, |ask| {
         ask.node = Some(node(3));
         ask.dry_run = true;
     });
     assert_eq!(dry["done"], false);
     assert!(30_000 < dry["plan"]["slots_to_move"].as_u64().unwrap());
+    let accounts = dry["plan"]["accounts_to_move"].as_u64().unwrap();
+    assert!((100_000..100_003).contains(&accounts), "{accounts}");
     assert_eq!(
         world.command(ClusterCommand::Plan, |_| ())["plan"]["slots_to_move"],
         0

@@ -3,7 +3,8 @@
 
 use super::log;
 use super::world::World;
-use crate::protocol::{ClusterCommand, RefusalCode};
+use crate::limits;
+use crate::protocol::{Beat, ClusterCommand, RefusalCode};
 use crate::role::Level;
 
 #[test]
@@ -239,6 +240,39 @@ fn a_log_that_found_no_room_is_taken_over_once_there_is_some() {
     world.run_to_rest();
     world.check();
     assert_eq!(world.owned_in_log(2), 0);
+}
+
+/// Ten accounts in all slots were taken for one in each of them.
+#[test]
+fn a_few_accounts_need_room_for_a_few() {
+    take_over_with_room_for_little(limits::DISK_RESERVE_SIZE + (1 << 20));
+}
+
+/// Seed 19733: a node that had just started and not measured yet was taken for one whose disk is
+/// full, and an alarm said so.
+#[test]
+fn what_is_free_and_not_measured_yet_is_no_full_disk() {
+    take_over_with_room_for_little(Beat::FREE_SIZE_UNKNOWN);
+}
+
+fn take_over_with_room_for_little(free_size: u64) {
+    let mut world = World::serving();
+    world.accounts = 10;
+    world.free_size = free_size;
+    world.run_ms(1_000);
+    world.kill(2);
+    world.run_ms(4_000);
+    world.run_to_rest();
+    world.check();
+    assert_eq!(world.owned_in_log(2), 0);
+    assert_eq!(world.bench.alarms(), 0, "{:?}", world.bench.said);
+    let status = world.bench.status();
+    let shown = &status["nodes"][0]["node_free_size"];
+    assert_eq!(
+        shown.is_null(),
+        free_size == Beat::FREE_SIZE_UNKNOWN,
+        "{shown}"
+    );
 }
 
 #[test]

@@ -287,7 +287,9 @@ pub(super) struct World {
     steps: usize,
     /// The disk rests when it has done so many requests.
     stop_at: Option<usize>,
+    /// What each node says that it has.
     pub(super) accounts: u64,
+    pub(super) free_size: u64,
     lives: u128,
 }
 
@@ -315,6 +317,7 @@ impl World {
             steps: 0,
             stop_at: None,
             accounts: 0,
+            free_size: 1 << 40,
             lives: 100,
         };
         world.bench.settle();
@@ -482,7 +485,7 @@ impl World {
                 phase: u8::from(!self.starting.contains(number)),
                 applied: Seq(0),
                 account_count: self.accounts,
-                free_size: 1 << 40,
+                free_size: self.free_size,
                 ..Beat::default()
             };
             fresh.beat(&mut self.bench, 1, figures);
@@ -557,7 +560,7 @@ impl World {
             Beat {
                 phase: 1,
                 account_count: self.accounts,
-                free_size: 1 << 40,
+                free_size: self.free_size,
                 ..Beat::default()
             },
         );
