@@ -69,6 +69,11 @@ impl Running {
             let text = "the node was removed from the cluster: join with an empty folder";
             return refusal(RefusalCode::NotAMember, text);
         }
+        // Every member knows the generation that it was asked for.
+        if register.generation < latest.generation && has_worked {
+            let text = "the backup was made again without this node: join with an empty folder";
+            return refusal(RefusalCode::NotAMember, text);
+        }
         if let Some(text) = self.test_age(register, Term(0), &LogEnd::default()) {
             return Err((RefusalCode::BackupOlder, text));
         }

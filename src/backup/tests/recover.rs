@@ -75,7 +75,7 @@ fn come(bench: &mut Bench, fake: &mut FakeNode) -> PeerId {
         end: fake.end(),
         committed: Seq(0),
         address: fake.address,
-        join: None,
+        join: fake.join_weight,
         terms: TermStarts::new(&[]).unwrap(),
     };
     bench.say_to(peer, &Message::Register(register));
@@ -225,6 +225,28 @@ fn who_has_nothing_to_give_is_sent_away() {
     same_log.log = LogNumber::new(1);
     come(&mut bench, &mut same_log);
     assert_eq!(heard(&mut bench, &same_log), refused(RefusalCode::NotReady));
+    assert!(bench.exit.is_none());
+}
+
+/// A node that had been removed, of which nobody who made the backup again knew: the backup took
+/// itself for an old copy and alarmed. Seed 28017.
+#[test]
+fn a_node_that_nobody_knew_of_is_told_that_it_was_left_out() {
+    let mut bench = recovering(&[]);
+    for number in [1, 2] {
+        let mut fake = with_log(&mut bench, number, 1);
+        come(&mut bench, &mut fake);
+        record(&mut bench, &mut fake, 2, &[1, 2]);
+        assert!(give(&mut bench, &fake));
+    }
+    bench.settle();
+    assert!(bench.ready);
+    let mut removed = with_log(&mut bench, 3, 1);
+    removed.join_weight = Some(1);
+    come(&mut bench, &mut removed);
+    let refused = format!("refused {}", RefusalCode::NotAMember.name());
+    assert_eq!(heard(&mut bench, &removed), ["welcome".to_owned(), refused]);
+    assert_eq!(bench.alarms(), 0, "{:?}", bench.said);
     assert!(bench.exit.is_none());
 }
 
