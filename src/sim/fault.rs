@@ -211,11 +211,14 @@ impl Faults {
             FaultKind::Kill,
             FaultKind::PowerCut,
             FaultKind::PowerCutInDisk,
+            FaultKind::CrashInMove,
+            FaultKind::Away,
             FaultKind::SyncFails,
             FaultKind::WriteFails,
             FaultKind::Full,
         ];
-        if has(&["its log is gone"]) && self.has_any(&interrupted) {
+        let was_interrupted = self.takes_over || self.has_any(&interrupted);
+        if has(&["its log is gone"]) && was_interrupted {
             return true;
         }
         let damage = [FaultKind::Flip, FaultKind::Swap, FaultKind::TailDamage];
