@@ -272,7 +272,7 @@ impl Start {
         out: &mut Outbox,
     ) -> Result<(), Halt> {
         let Some((report, view)) = found else {
-            let text = "this folder knows who it is, but its log is gone";
+            let text = "this folder knows who it is, but its log is gone, or was never begun";
             self.lose_folder(text, shared, now, out);
             return Ok(());
         };

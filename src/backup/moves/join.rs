@@ -7,7 +7,7 @@ use super::super::stream::{OnDisk, Stream};
 use super::super::{NODE_WEIGHT_MAX, Running, Stage};
 use super::Join;
 use crate::clock::Now;
-use crate::model::{LogEnd, LogNumber, Term};
+use crate::model::{Generation, LogEnd, LogNumber, Term};
 use crate::protocol::{RefusalCode, Register};
 use crate::role::{Level, Outbox};
 
@@ -70,7 +70,8 @@ impl Running {
             return refusal(RefusalCode::NotAMember, text);
         }
         // Every member knows the generation that it was asked for.
-        if register.generation < latest.generation && has_worked {
+        let was_member = Generation(0) < register.generation;
+        if was_member && register.generation < latest.generation && has_worked {
             let text = "the backup was made again without this node: join with an empty folder";
             return refusal(RefusalCode::NotAMember, text);
         }
