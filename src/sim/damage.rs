@@ -142,6 +142,7 @@ impl World {
             self.faults.hurt = None;
         } else {
             self.machines[machine].medium = Some(MemoryMedium::new());
+            self.watch.forget_disk(machine);
         }
     }
 

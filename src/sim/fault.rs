@@ -205,22 +205,6 @@ impl Faults {
         if has(&["disk failed", "on demand", "poisoned"]) && self.has_any(&broken) {
             return true;
         }
-        // A first start that does not get to its end leaves an identity without a log.
-        let interrupted = [
-            FaultKind::Stop,
-            FaultKind::Kill,
-            FaultKind::PowerCut,
-            FaultKind::PowerCutInDisk,
-            FaultKind::CrashInMove,
-            FaultKind::Away,
-            FaultKind::SyncFails,
-            FaultKind::WriteFails,
-            FaultKind::Full,
-        ];
-        let was_interrupted = self.takes_over || self.has_any(&interrupted);
-        if has(&["its log is gone"]) && was_interrupted {
-            return true;
-        }
         let damage = [FaultKind::Flip, FaultKind::Swap, FaultKind::TailDamage];
         let exchanged = [FaultKind::OldBackup, FaultKind::BlankBackup];
         self.has_any(&damage) || self.has_any(&exchanged)
@@ -595,6 +579,7 @@ impl World {
         }
         self.kill(machine);
         self.machines[machine].medium = Some(MemoryMedium::new());
+        self.watch.forget_disk(machine);
         self.faults.hurt = Some(machine);
         let pause = (20 + random.below(2_000)) * MS;
         self.restart_at(machine, self.at + pause);

@@ -11,7 +11,7 @@ use super::network::{EndId, Parcel, Phase};
 use super::world::World;
 use crate::clock::Now;
 use crate::limits;
-use crate::model::to_usize;
+use crate::model::{Seq, to_usize};
 use crate::protocol::{self, FrameError, Message, RefusalCode, Refused, VERSION_MAX, VERSION_MIN};
 use crate::role::{CloseReason, Effect, ExitCode, Input, Level, Link, PeerId, Piece};
 
@@ -435,7 +435,10 @@ impl World {
         };
         self.tell(&format!("{name} says{grade}: {text}"));
         let is_old = self.has_removed_log(machine, text);
-        let is_explained = is_old || self.faults.explains_alarm(text, self.is_healed);
+        // A first start that does not get to its end leaves an identity without a log.
+        let is_unbegun =
+            text.contains("its log is gone") && self.watch.own_end(machine).seq == Seq(0);
+        let is_explained = is_old || is_unbegun || self.faults.explains_alarm(text, self.is_healed);
         if level == Level::Alarm && !is_explained {
             self.blame(format!(
                 "{name} raises an alarm that no fault explains: {text}"
