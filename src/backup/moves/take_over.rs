@@ -20,7 +20,7 @@ use super::{TAKE_OVER_NOTE_COUNT, TakeOverNote, ms_between};
 use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
 use crate::limits;
-use crate::model::{Incarnation, LogEnd, LogNumber, NodeId, Seq, Slot, SlotRange};
+use crate::model::{Incarnation, LogEnd, LogNumber, NodeId, Seq, Slot, SlotRange, to_u64};
 use crate::protocol::MemberState;
 use crate::role::{ActivationPart, DiskRequest, Effect, HandOverPart, Level, Outbox};
 
@@ -270,24 +270,16 @@ impl Running {
             .map(|log| self.streams[log].node.to_string())
             .collect();
         let nodes = nodes.join(", ");
-        let takers = self.takers(now);
-        if takers.is_empty() {
+        if self.takers(now).is_empty() {
             return Err(format!(
                 "no node is there to take over from nodes {nodes}: nothing moves"
             ));
         }
-        let table = record.plan_for(|node, _| takers.contains(&node));
         let mut coming: BTreeMap<NodeId, u64> = BTreeMap::new();
         for log in lost {
             let stream = &self.streams[log];
-            let mut slot_counts: BTreeMap<NodeId, u64> = BTreeMap::new();
-            for slot in slots_left(record, stream.node, *log) {
-                if let Some(target) = table.owner(slot) {
-                    *slot_counts.entry(target).or_default() += 1;
-                }
-            }
-            for (target, slot_count) in slot_counts {
-                *coming.entry(target).or_default() += self.accounts_in(stream, slot_count);
+            for (target, slots) in self.targets_of(now, stream.node, *log) {
+                *coming.entry(target).or_default() += self.accounts_in(stream, to_u64(slots.len()));
             }
         }
         for (target, account_count) in coming {
