@@ -281,7 +281,7 @@ fn ledger_absorb() -> Portion {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).filter(|text| text != "--bench");
+    let mut arguments = std::env::args().skip(1);
     let Some(name) = arguments.next() else {
         for (name, _) in CASES {
             println!("{name}");
