@@ -118,8 +118,12 @@ pub const MOVE_LOAD_PAGE_COUNT: u32 = 4;
 /// a time they took a turn each; eight held up the users of its other slots.
 pub const MOVE_LOAD_PIECE_COUNT_MAX: u32 = 3;
 
-/// Pieces of an image that a node has under way at a time, asked for or being written. A quarter
-/// of what a backup reads for one peer.
+/// Bytes of an image that a node asks the backup for at a time. Whatever else the two have to say to
+/// each other waits behind a piece; with 2 MiB each, users waited for a tenth of a second.
+pub const MOVE_COPY_PIECE_SIZE: u32 = 256 << 10;
+
+/// Such pieces that a node has under way at a time, asked for or being written. A quarter of what
+/// a backup reads for one peer.
 pub const MOVE_COPY_PIECE_COUNT_MAX: u32 = 4;
 
 /// Part of the time after which a silent node is taken over, as a divisor, after which the backup

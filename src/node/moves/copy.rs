@@ -67,10 +67,10 @@ impl ImageCopy {
                 &Message::MoveFileAsk(MoveFileAsk {
                     image: self.image,
                     offset: self.ask_at,
-                    size_max: limits::FETCH_SIZE_MAX,
+                    size_max: limits::MOVE_COPY_PIECE_SIZE,
                 }),
             );
-            self.ask_at += u64::from(limits::FETCH_SIZE_MAX);
+            self.ask_at += u64::from(limits::MOVE_COPY_PIECE_SIZE);
         }
     }
 
