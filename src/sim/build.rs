@@ -127,7 +127,7 @@ impl World {
     }
 
     /// The cluster's identity, by the seed.
-    fn cluster(&self) -> ClusterId {
+    pub(super) fn cluster(&self) -> ClusterId {
         let mut random = Random::new(self.plan.seed ^ 0x636c_7573);
         ClusterId::new(random.u128() >> 1 | 1).expect("neither 0 nor all ones")
     }

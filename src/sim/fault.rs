@@ -104,6 +104,11 @@ impl Faults {
         self.hurt == Some(machine)
     }
 
+    /// Is another disk in the backup than its own?
+    pub(super) const fn is_backup_exchanged(&self) -> bool {
+        self.right_disk.is_some()
+    }
+
     pub(super) const fn makes_new_cluster(&self) -> bool {
         self.makes_new_cluster
     }

@@ -76,6 +76,13 @@ impl Operator {
 }
 
 impl World {
+    /// The operator's program is started again.
+    pub(super) fn forget_question(&mut self) {
+        if let Some(operator) = &mut self.operator {
+            operator.asked = None;
+        }
+    }
+
     /// One turn of the operator. When the next one is due.
     pub(super) fn operator_turn(&mut self, body: &mut ClientBody, now: Now) -> Option<At> {
         let mut operator = self.operator.take()?;

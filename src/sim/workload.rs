@@ -423,6 +423,11 @@ impl World {
         self.client_hears(&mut body, now);
         body.session.tick(now);
         self.client_takes_answers(&mut body);
+        if self.is_lost(&body) {
+            self.machines[machine].body = Some(super::machine::Body::Client(body));
+            self.start_client_again(machine);
+            return;
+        }
         self.client_asks(&mut body, now);
         let operates = machine == self.operator_machine();
         let operate_at = operates
@@ -439,6 +444,24 @@ impl World {
         if let Some(at) = all.into_iter().flatten().min() {
             self.wake_at(machine, at);
         }
+    }
+
+    /// Did it meet the cluster that an empty disk had made, and that is gone? It never talks to
+    /// another one.
+    fn is_lost(&self, body: &ClientBody) -> bool {
+        let met = body.session.cluster();
+        body.is_idle()
+            && !self.faults.is_backup_exchanged()
+            && met.is_some_and(|met| met != self.cluster())
+    }
+
+    /// The user does that.
+    fn start_client_again(&mut self, machine: usize) {
+        self.kill(machine);
+        if machine == self.operator_machine() {
+            self.forget_question();
+        }
+        self.restart_at(machine, self.at + 20 * MS);
     }
 
     fn client_hears(&mut self, body: &mut ClientBody, now: Now) {
