@@ -104,7 +104,7 @@ pub const CURRENCY_COUNT_MAX: u32 = 8_192;
 
 /// Accounts that a planned move takes at a time, about: its slots stand still for as long as it
 /// takes to copy and load so many.
-pub const MOVE_ACCOUNT_COUNT_GOAL: u64 = 12_000;
+pub const MOVE_ACCOUNT_COUNT_GOAL: u64 = 8_000;
 
 /// Accounts that one step of a watch, a sweep or a load takes on a node that goes on serving:
 /// about a millisecond.
