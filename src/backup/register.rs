@@ -67,6 +67,10 @@ impl Claim {
     pub(super) const fn peer(&self) -> PeerId {
         self.asker.peer
     }
+
+    pub(super) const fn asker(&self) -> Asker {
+        self.asker
+    }
 }
 
 /// Why a registration is not accepted.
@@ -408,11 +412,16 @@ impl Running {
             });
             let waiting = stream.fence.claim().map(|claim| claim.asker);
             stream.forget_claim();
-            let text = format!("node {node} was removed from the cluster");
             for asker in owner.into_iter().chain(waiting) {
-                self.refuse(asker, RefusalCode::NotAMember, &text, out);
+                self.dismiss(node, asker, out);
             }
         }
+    }
+
+    /// Tells a node that its removal is durable.
+    pub(super) fn dismiss(&mut self, node: NodeId, asker: Asker, out: &mut Outbox) {
+        let text = format!("node {node} was removed from the cluster");
+        self.refuse(asker, RefusalCode::NotAMember, &text, out);
     }
 
     /// The authority's file is durable: who waits for it may hear of it.

@@ -118,7 +118,12 @@ impl Running {
         self.moves.joins = waiting;
         let done: Vec<Join> = done;
         for join in done {
-            let log = self.authority.record().members[&join.node].log;
+            let Some(member) = self.authority.record().members.get(&join.node) else {
+                // One save brought it in and took it out again.
+                self.dismiss(join.node, join.claim.asker(), out);
+                continue;
+            };
+            let log = member.log;
             let stream = self.streams.get_mut(&log).expect("members have streams");
             stream.last_heard = now.tick;
             stream.fence = Fence::Waiting(join.claim);

@@ -80,6 +80,36 @@ fn a_node_that_is_removed_while_it_joins_gets_no_term() {
     assert_eq!(bench.alarms(), 0);
 }
 
+/// The same while the authority's file is being saved: the next save has neither the node nor that
+/// it joined, and the backup panicked. Seed 44618.
+#[test]
+fn a_node_may_join_and_be_removed_within_one_save() {
+    let mut world = World::serving();
+    world.add(4, Some(1));
+    let ask = |command, number, weight| {
+        Message::ClusterAsk(ClusterAsk {
+            command,
+            dry_run: false,
+            node: Some(node(number)),
+            weight,
+            number: MoveNumber(0),
+        })
+    };
+    let bench = &mut world.bench;
+    let operator = bench.connect(PeerRole::Client, None, super::life(9_001));
+    bench.say_to(operator, &ask(ClusterCommand::Weight, 1, 2));
+    let peer = world.nodes.get_mut(&4).unwrap().register(bench);
+    bench.say_to(operator, &ask(ClusterCommand::Remove, 4, 0));
+    assert_eq!(bench.disk_do("save_file"), 1);
+    assert_eq!(bench.heard(peer), [""; 0]);
+    assert_eq!(bench.disk_do("save_file"), 1);
+    assert_eq!(bench.heard(peer), ["refused not_a_member"]);
+    bench.settle();
+    assert_eq!(bench.status()["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(bench.status()["retired_logs"][0], 4);
+    assert_eq!(bench.alarms(), 0);
+}
+
 /// A removal that is not durable is no removal: the node hears of it behind the record, and a
 /// backup that ends in between still has the node.
 #[test]
