@@ -110,8 +110,8 @@ impl World {
             // There is no disk to be brought back: it is tried again.
             return;
         }
-        if text.contains("poisoned") {
-            // The disk has what it had: starting again is enough.
+        if text.contains("poisoned") || text.contains("on demand") {
+            // A write or a sync failed. The disk has what it had: starting again is enough.
             return;
         }
         let backup = self.backup();
