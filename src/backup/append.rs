@@ -160,6 +160,8 @@ impl Running {
         if stream.accept(end, size) {
             stream.spare = Spare::Due(Tick(0));
         }
+        // The node may have told the digest of a block of its own in this one's place.
+        stream.replica.forget_probe();
         out.effect(Effect::Disk(DiskRequest::Append { log, block, end }));
         self.touch(log);
     }

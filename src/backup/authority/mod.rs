@@ -28,6 +28,8 @@ use crate::ring::SlotTable;
 pub(super) use file::AuthorityFileError;
 use file::KeptSection;
 pub(super) use membership::{MemberRecord, Shown};
+#[cfg(test)]
+pub(super) use moves::Ended;
 pub(super) use moves::{
     Cause, Handed, MoveBook, MoveRecord, MoveState, NewMove, SlotSet, ranges_of, slots_of,
 };

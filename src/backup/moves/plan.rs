@@ -123,7 +123,7 @@ impl Running {
             let Some(stream) = stream else {
                 return Some(format!("node {node} is not there yet"));
             };
-            if !self.is_serving(stream) {
+            if !self.is_able(now, stream) {
                 return Some(format!("node {node} is not serving"));
             }
             if BUSY_SIZE < stream.in_flight_size() {
@@ -139,6 +139,12 @@ impl Running {
         let rest = self.moves.rests.get(&source);
         let rests = rest.is_some_and(|until| now.tick < *until);
         rests.then(|| format!("node {source} rests between two moves"))
+    }
+
+    /// Is the node of this log up and serving, and was it heard of lately? A connection may stand
+    /// for long after the machine behind it is gone.
+    pub(super) fn is_able(&self, now: Now, stream: &Stream) -> bool {
+        self.is_serving(stream) && !self.is_lost(now, stream.log)
     }
 
     /// Is the node of this log up and serving?

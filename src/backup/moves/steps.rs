@@ -5,19 +5,27 @@
 //! activation once the target says that its block is committed, which is tested against what is
 //! durable here. A number that is not listed moves nothing.
 
+use std::collections::BTreeSet;
+
+use bytes::BytesMut;
+
 use super::super::Running;
-use super::super::authority::{Cause, Handed, MoveRecord, MoveState};
+use super::super::authority::{Cause, Handed, MoveRecord, MoveState, Record};
 use super::super::connections::Asker;
 use super::ms_between;
 use crate::canary::{self, Bug};
 use crate::clock::{Now, Tick};
+use crate::limits;
 use crate::model::{LogNumber, LogTime, MoveNumber, Place, RingEpoch, Seq};
 use crate::protocol::{
     Message, MoveOrder, MoveStep, MoveTold, RefusalCode, SlotRanges, put_slot_range,
 };
 use crate::role::{Level, MoveEvent, Outbox, PeerId};
 
-use bytes::BytesMut;
+/// Drops that a node is told before it has said of the first that it is done: it has room for so
+/// many orders, and for the others that it may get.
+const DROPS_TOLD_COUNT_MAX: usize = 32;
+const _: () = assert!(DROPS_TOLD_COUNT_MAX < limits::NODE_MOVE_ORDER_COUNT_MAX as usize);
 
 impl Running {
     /// What the replica met in a log.
@@ -295,18 +303,23 @@ impl Running {
 
     /// Nodes that may have staged what went elsewhere are told to drop it.
     fn tell_drops(&mut self, out: &mut Outbox) {
-        let record = self.authority.record();
-        let undone = record
-            .moves
-            .ended
-            .iter()
-            .filter(|ended| ended.gone.is_none());
-        let undone: Vec<_> = undone.map(|ended| (ended.number, ended.log)).collect();
+        let undone = |record: &Record| -> BTreeSet<(MoveNumber, LogNumber)> {
+            let ended = record.moves.ended.iter();
+            let undone = ended.filter(|ended| ended.gone.is_none());
+            undone.map(|ended| (ended.number, ended.log)).collect()
+        };
+        // Durable, and nothing was heard of it since.
+        let undone = &undone(self.authority.record()) & &undone(self.authority.latest());
+        let told = &mut self.moves.told_drops;
+        told.retain(|drop, _| undone.contains(drop));
         for (number, log) in undone {
             let Some(peer) = self.serving_owner(log) else {
                 continue;
             };
-            if self.moves.told_drops.insert((number, log), peer) != Some(peer) {
+            let told = self.moves.told_drops.values();
+            let is_told = self.moves.told_drops.get(&(number, log)) == Some(&peer);
+            if !is_told && told.filter(|other| **other == peer).count() < DROPS_TOLD_COUNT_MAX {
+                self.moves.told_drops.insert((number, log), peer);
                 self.tell_unlisted(log, number, peer, out);
             }
         }

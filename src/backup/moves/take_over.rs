@@ -231,11 +231,7 @@ impl Running {
         let record = self.authority.latest();
         let able = |node: &NodeId| {
             let stream = self.streams.get(&record.members[node].log);
-            stream.is_some_and(|stream| {
-                self.state_of(stream) == MemberState::Present
-                    && stream.beat.is_some_and(|(beat, _)| beat.phase == 1)
-                    && !self.is_lost(now, stream.log)
-            })
+            stream.is_some_and(|stream| self.is_able(now, stream))
         };
         let able: Vec<NodeId> = record.members.keys().copied().filter(able).collect();
         let wanted = |node: &NodeId| record.members[node].takes_part();

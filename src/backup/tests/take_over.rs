@@ -1,11 +1,21 @@
 //! Nodes that are gone: found, taken over, and back again at every moment; with a crash of the
 //! backup at every request to its disk.
 
-use super::log;
 use super::world::World;
+use super::{log, node};
+use crate::backup::authority::Ended;
+use crate::backup::{Running, State};
 use crate::limits;
+use crate::model::{MoveNumber, to_u64};
 use crate::protocol::{Beat, ClusterCommand, RefusalCode};
 use crate::role::Level;
+
+fn running(world: &mut World) -> &mut Running {
+    match &mut world.bench.backup.state {
+        State::Running(running) => running,
+        State::Starting(_) | State::Ended => panic!("it is not running"),
+    }
+}
 
 #[test]
 fn the_others_serve_what_a_lost_node_had() {
@@ -69,6 +79,83 @@ fn images_are_begun_before_a_node_counts_as_lost() {
     assert_eq!(drafted(&world), 1);
     world.check();
     assert_eq!(world.bench.status()["ring_epoch"], 1);
+}
+
+/// The connection of a machine without power stands for some time. Planned moves went there,
+/// one after the other, and each had to be given to somebody else. Seed 46379.
+#[test]
+fn nothing_is_planned_for_a_node_that_is_silent() {
+    let mut world = World::serving();
+    world.command(ClusterCommand::Drain, |ask| ask.node = Some(node(3)));
+    world.run_to_rest();
+    running(&mut world).options.limits.take_over_after_ms = 600;
+    world.dead.insert(3);
+    world.run_ms(900);
+    let before = world.bench.status()["ring_epoch"].clone();
+    world.command(ClusterCommand::Weight, |ask| {
+        ask.node = Some(node(3));
+        ask.weight = 2;
+    });
+    assert_eq!(world.bench.status()["nodes"][2]["draining"], false);
+    world.run_ms(500);
+    assert_eq!(world.bench.status()["ring_epoch"], before);
+    assert_eq!(world.bench.status()["nodes"][2]["state"], "present");
+    world.kill(3);
+    world.revive(3);
+    world.run_ms(11_000);
+    world.run_to_rest();
+    world.check();
+    assert!(0 < world.slots_of(3));
+}
+
+/// Sixty-six moves had gone elsewhere while a node was away. Told to drop all of them at once, it
+/// forgot two, and what was on its way to it waited for ever. Seed 46379.
+#[test]
+fn a_node_is_told_to_drop_a_few_moves_at_a_time() {
+    let mut world = World::serving();
+    world.kill(3);
+    let count = u64::from(limits::NODE_MOVE_ORDER_COUNT_MAX) + 10;
+    running(&mut world).authority.change(|record| {
+        for number in 0..count {
+            record.moves.ended.push(Ended {
+                number: MoveNumber(1_000 + number),
+                image: MoveNumber(1_000 + number),
+                log: log(3),
+                gone: None,
+            });
+        }
+    });
+    world.run_ms(500);
+    world.revive(3);
+    world.run_ms(3_000);
+    world.run_to_rest();
+    world.check();
+    let drops = world.orders.iter();
+    let drops = drops.filter(|order| order.starts_with("Drop"));
+    assert_eq!(to_u64(drops.count()), count);
+}
+
+/// The node had applied a block that the backup never got, and told its digest. In that block's
+/// place the backup hands over, and compared the two. Seed 48746.
+#[test]
+fn what_a_lost_node_said_of_a_block_of_its_own_is_forgotten() {
+    let mut world = World::serving();
+    let peer = world.nodes[&2].peer.unwrap();
+    let own = world.nodes[&2].end().seq.next();
+    let figures = Beat {
+        phase: 1,
+        applied: own,
+        digest: 77,
+        ..Beat::default()
+    };
+    world.nodes[&2].beat(&mut world.bench, 9, figures);
+    world.bench.heard(peer);
+    world.kill(2);
+    world.run_ms(2_500);
+    world.run_to_rest();
+    world.check();
+    assert_eq!(world.slots_of(2), 0);
+    assert_eq!(world.bench.alarms(), 0, "{:?}", world.bench.said);
 }
 
 #[test]

@@ -9,10 +9,11 @@ use super::bench::{
     Bench, FakeDisk, FakeNode, SEGMENT, cluster, life, log, node, options, options_to_create,
 };
 use crate::backup::{Backup, BackupLimits};
+use crate::limits;
 use crate::log::{Block, BlockBuilder, BlockSpec, Verify};
 use crate::model::{
     Activation, Adopt, AdoptedFile, Adoption, ENTRY_SIZE, Entry, EpochMark, HandOver, HandOverHead,
-    LogEnd, LogNumber, LogTime, MoveNumber, NodeId, Place, Seq, Slot, SlotRange,
+    LogEnd, LogNumber, LogTime, MoveNumber, NodeId, Place, Seq, Slot, SlotRange, to_usize,
 };
 use crate::protocol::{
     Append, Beat, ClusterAsk, ClusterCommand, Message, MoveOrder, MoveStep, MoveTold, PeerRole,
@@ -531,6 +532,8 @@ impl World {
             work.granted = true;
             self.take_up(number, log, end);
         }
+        let max = to_usize(u64::from(limits::NODE_MOVE_ORDER_COUNT_MAX));
+        assert!(orders.len() <= max, "a node has no room for more");
         for order in orders {
             busy = true;
             self.orders
