@@ -118,8 +118,8 @@ pub const MOVE_LOAD_PAGE_COUNT: u32 = 4;
 /// a time they took a turn each; eight held up the users of its other slots.
 pub const MOVE_LOAD_PIECE_COUNT_MAX: u32 = 3;
 
-/// Bytes of an image that a node asks the backup for at a time. Whatever else the two have to say to
-/// each other waits behind a piece; with 2 MiB each, users waited for a tenth of a second.
+/// Bytes of an image that a node asks the backup for at a time. Whatever else the two have to say
+/// to each other waits behind a piece; with 2 MiB each, users waited for a tenth of a second.
 pub const MOVE_COPY_PIECE_SIZE: u32 = 256 << 10;
 
 /// Such pieces that a node has under way at a time, asked for or being written. A quarter of what
@@ -131,8 +131,8 @@ pub const MOVE_COPY_PIECE_COUNT_MAX: u32 = 4;
 pub const TAKE_OVER_DRAFT_DIVISOR: u64 = 4;
 
 /// How long what may wait does wait while slots are on their way that nobody serves: a checkpoint
-/// that is due, and the replicas of nodes that live. The time of the processors goes to the users
-/// who wait.
+/// that is due or being made, and the replicas of nodes that live. The time of the processors goes
+/// to the users who wait.
 pub const MOVE_CALM_MS_MAX: u64 = 3_000;
 
 /// Slot ranges of one move: every second slot.

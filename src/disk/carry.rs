@@ -345,6 +345,7 @@ impl Worker {
                 size_max,
                 ticket,
             } => {
+                self.shared.keep_calm();
                 let found = images::open(&*self.shared.medium, number)?;
                 let (size, bytes) = match found {
                     Some(found) => (found.size(), found.raw(offset, size_max)?),
@@ -432,6 +433,7 @@ impl Worker {
         bytes: &[u8],
         size: u64,
     ) -> Result<DiskReply, LogError> {
+        self.shared.keep_calm();
         let medium = &*self.shared.medium;
         if offset == 0 {
             images::make_dir(medium)?;
@@ -465,6 +467,7 @@ impl Worker {
         cursor: u64,
         page_count_max: u32,
     ) -> Result<DiskReply, LogError> {
+        self.shared.keep_calm();
         let medium = &*self.shared.medium;
         let loaded = (|| {
             if cursor == 0 {

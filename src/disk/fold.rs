@@ -19,6 +19,7 @@ use crate::model::{
 };
 use crate::role::CheckpointInfo;
 
+use super::calm::Patience;
 use super::checkpoints::tag_of;
 use super::shared::{Newest, Shared};
 use super::steps::{Cuts, Steps, lines_of_moves};
@@ -61,6 +62,7 @@ pub(super) fn make_checkpoint(
 ) -> Result<CheckpointInfo, FoldFailure> {
     let slot = shared.slot(number);
     let log = shared.log(number)?;
+    let mut patience = shared.patience();
     loop {
         let newest = slot.newest();
         if let Some(newest) = &newest {
@@ -75,7 +77,8 @@ pub(super) fn make_checkpoint(
             }
         }
         let from = start(&log, newest.as_ref())?;
-        let gathered = gather(shared, &log, (&from, through), ring_key, record_count_max)?;
+        let bounds = (&from, through, record_count_max);
+        let gathered = gather(shared, &log, bounds, ring_key, &mut patience)?;
         if gathered.delta.is_empty() {
             let text = || {
                 LogError::Wrong(format!(
@@ -85,7 +88,7 @@ pub(super) fn make_checkpoint(
             return Ok(newest.ok_or_else(text)?.info());
         }
         let old = newest.as_ref().map(|newest| &*newest.checkpoint);
-        let checkpoint = write(shared, &log, old, gathered, ring_key)?;
+        let checkpoint = write(shared, &log, old, gathered, ring_key, &mut patience)?;
         slot.set_newest(Some(Newest {
             checkpoint: Arc::new(checkpoint),
             fetched: false,
@@ -111,9 +114,9 @@ pub(super) fn start(log: &Log, newest: Option<&Newest>) -> Result<LogEnd, LogErr
 fn gather(
     shared: &Shared,
     log: &Log,
-    (from, through): (&LogEnd, &LogEnd),
+    (from, through, record_count_max): (&LogEnd, &LogEnd, u64),
     ring_key: u128,
-    record_count_max: u64,
+    patience: &mut Patience<'_>,
 ) -> Result<Gathered, FoldFailure> {
     let mut gathered = Gathered {
         delta: Delta::new(ring_key),
@@ -126,6 +129,7 @@ fn gather(
         if is_full && gathered.delta.is_whole() {
             return Ok(gathered);
         }
+        patience.wait();
         let bytes = read_some(log, &gathered.end, through)?;
         for block in blocks(&bytes, *log.verify()) {
             let block = block.map_err(|error| damage(log, &gathered.end, &error.to_string()))?;
@@ -264,6 +268,7 @@ fn write(
     old: Option<&Checkpoint>,
     Gathered { delta, end, images }: Gathered,
     ring_key: u128,
+    patience: &mut Patience<'_>,
 ) -> Result<Checkpoint, LogError> {
     let number = log.verify().log;
     let dir = log_dir(number);
@@ -279,7 +284,7 @@ fn write(
     let merged = (|| {
         for section in Section::ALL {
             let mut streams = streams(old, &images, section);
-            merge_section(&mut streams, section, &mut merge, &mut writer)?;
+            merge_section(&mut streams, section, &mut merge, &mut writer, patience)?;
         }
         writer.finish(end, &log.terms_through(end.seq))
     })();
@@ -317,6 +322,7 @@ fn merge_section(
     section: Section,
     merge: &mut Merge,
     writer: &mut CheckpointWriter,
+    patience: &mut Patience<'_>,
 ) -> Result<(), LogError> {
     let broken = |error: FoldError| LogError::Damage(format!("fold: {error}"));
     let (tag, size) = (tag_of(section), record_size(section));
@@ -325,6 +331,7 @@ fn merge_section(
         stream.fill()?;
     }
     while let Some((index, limit)) = next_run(streams) {
+        patience.wait();
         let stream = &mut streams[index];
         new.clear();
         let run = stream.take_below(limit);
@@ -335,6 +342,7 @@ fn merge_section(
         writer.push(tag, size, &new)?;
     }
     loop {
+        patience.wait();
         new.clear();
         let is_over = merge.finish_piece(section, &mut new).map_err(broken)?;
         writer.push(tag, size, &new)?;

@@ -3,6 +3,7 @@
 //! One worker per lane, each on a thread of its own, over logs that they share. Appends of one
 //! lane share one sync. Decides nothing: what is committed, cut or retired is the role's to say.
 
+mod calm;
 mod carry;
 mod checkpoints;
 mod fold;
@@ -27,6 +28,7 @@ pub use verify::{Comparison, ImageCheck, LogCheck, ReplayCheck, VerifyReport, ve
 
 use crate::log::{FileMedium, Medium, exit_on_bus_error};
 use crate::role::{Lane, LaneWorker, Lanes};
+use calm::Calm;
 use carry::Worker;
 use folder::Lock;
 use shared::Shared;
@@ -54,16 +56,21 @@ pub fn open(dir: &Path, options: DiskOptions) -> Result<Disk, OpenError> {
     folder::check_kind(&medium, options.kind)?;
     images::tidy(&medium)?;
     Ok(Disk {
-        shared: Arc::new(Shared::new(Arc::new(medium), Some(lock))),
+        shared: Arc::new(Shared::new(
+            Arc::new(medium),
+            Some(lock),
+            Some(Calm::default()),
+        )),
     })
 }
 
-/// Opens a data folder on any medium, without a lock: for simulation and tests.
+/// Opens a data folder on any medium, without a lock, and where
+/// nothing waits for images: for simulation and tests.
 pub fn open_on(medium: Arc<dyn Medium>, options: DiskOptions) -> Result<Disk, OpenError> {
     folder::check_kind(&*medium, options.kind)?;
     images::tidy(&*medium)?;
     Ok(Disk {
-        shared: Arc::new(Shared::new(medium, None)),
+        shared: Arc::new(Shared::new(medium, None, None)),
     })
 }
 

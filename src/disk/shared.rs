@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::calm::{Calm, Patience};
 use super::folder::Lock;
 use crate::log::{Checkpoint, Log, LogError, Medium};
 use crate::model::{ENTRY_SIZE, LogNumber, Place};
@@ -16,6 +17,8 @@ pub(super) struct Shared {
     logs: Mutex<BTreeMap<LogNumber, Arc<Slot>>>,
     /// Held until the last worker is gone; none in memory.
     _lock: Option<Lock>,
+    /// `None` where time is simulated.
+    calm: Option<Calm>,
 }
 
 /// One log of the disk, open or not.
@@ -36,12 +39,25 @@ pub(super) struct Newest {
 }
 
 impl Shared {
-    pub(super) fn new(medium: Arc<dyn Medium>, lock: Option<Lock>) -> Self {
+    pub(super) fn new(medium: Arc<dyn Medium>, lock: Option<Lock>, calm: Option<Calm>) -> Self {
         Self {
             medium,
             logs: Mutex::new(BTreeMap::new()),
             _lock: lock,
+            calm,
         }
+    }
+
+    /// A piece of an image is on its way to a node that takes it in.
+    pub(super) fn keep_calm(&self) {
+        if let Some(calm) = &self.calm {
+            calm.keep();
+        }
+    }
+
+    /// For work that may wait for images.
+    pub(super) fn patience(&self) -> Patience<'_> {
+        Patience::new(self.calm.as_ref())
     }
 
     pub(super) fn slot(&self, log: LogNumber) -> Arc<Slot> {
