@@ -64,8 +64,8 @@ pub fn open(dir: &Path, options: DiskOptions) -> Result<Disk, OpenError> {
     })
 }
 
-/// Opens a data folder on any medium, without a lock, and where
-/// nothing waits for images: for simulation and tests.
+/// Opens a data folder on any medium, without a lock, and where nothing waits for images: for
+/// simulation and tests.
 pub fn open_on(medium: Arc<dyn Medium>, options: DiskOptions) -> Result<Disk, OpenError> {
     folder::check_kind(&*medium, options.kind)?;
     images::tidy(&*medium)?;

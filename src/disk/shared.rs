@@ -17,7 +17,7 @@ pub(super) struct Shared {
     logs: Mutex<BTreeMap<LogNumber, Arc<Slot>>>,
     /// Held until the last worker is gone; none in memory.
     _lock: Option<Lock>,
-    /// `None` where time is simulated.
+    /// `None` where time is simulated: nothing waits there.
     calm: Option<Calm>,
 }
 

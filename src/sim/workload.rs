@@ -423,7 +423,7 @@ impl World {
         self.client_hears(&mut body, now);
         body.session.tick(now);
         self.client_takes_answers(&mut body);
-        if self.is_lost(&body) {
+        if self.met_gone_cluster(&body) {
             self.machines[machine].body = Some(super::machine::Body::Client(body));
             self.start_client_again(machine);
             return;
@@ -446,16 +446,16 @@ impl World {
         }
     }
 
-    /// Did it meet the cluster that an empty disk had made, and that is gone? It never talks to
-    /// another one.
-    fn is_lost(&self, body: &ClientBody) -> bool {
+    /// Did it meet the cluster that an empty disk of the backup had made, and that is gone? A
+    /// session never talks to another cluster than its first.
+    fn met_gone_cluster(&self, body: &ClientBody) -> bool {
         let met = body.session.cluster();
         body.is_idle()
             && !self.faults.is_backup_exchanged()
             && met.is_some_and(|met| met != self.cluster())
     }
 
-    /// The user does that.
+    /// Its user ends the program and starts it again.
     fn start_client_again(&mut self, machine: usize) {
         self.kill(machine);
         if machine == self.operator_machine() {

@@ -310,16 +310,17 @@ impl Running {
         };
         // Durable, and nothing was heard of it since.
         let undone = &undone(self.authority.record()) & &undone(self.authority.latest());
-        let told = &mut self.moves.told_drops;
-        told.retain(|drop, _| undone.contains(drop));
+        let told_drops = &mut self.moves.told_drops;
+        told_drops.retain(|drop, _| undone.contains(drop));
         for (number, log) in undone {
             let Some(peer) = self.serving_owner(log) else {
                 continue;
             };
-            let told = self.moves.told_drops.values();
-            let is_told = self.moves.told_drops.get(&(number, log)) == Some(&peer);
-            if !is_told && told.filter(|other| **other == peer).count() < DROPS_TOLD_COUNT_MAX {
-                self.moves.told_drops.insert((number, log), peer);
+            let told_drops = &mut self.moves.told_drops;
+            let to_peer = told_drops.values().filter(|told| **told == peer);
+            let has_room = to_peer.count() < DROPS_TOLD_COUNT_MAX;
+            if has_room && told_drops.get(&(number, log)) != Some(&peer) {
+                told_drops.insert((number, log), peer);
                 self.tell_unlisted(log, number, peer, out);
             }
         }
