@@ -139,6 +139,7 @@ impl World {
         self.counts.event("repair_by_hand");
         if matches!(self.machines[machine].kind, Kind::Backup) {
             self.machines[machine].medium = sound;
+            self.watch.backup_is_whole_again();
             self.faults.hurt = None;
         } else {
             self.machines[machine].medium = Some(MemoryMedium::new());

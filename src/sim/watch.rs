@@ -404,6 +404,13 @@ impl Watch {
         Ok(())
     }
 
+    /// The backup has the disk again that it had before it was damaged. Acknowledgements may still
+    /// be under way that left before that.
+    pub(super) fn backup_is_whole_again(&mut self) {
+        let ends = self.logs.iter().map(|(log, seen)| (*log, seen.end));
+        self.backup_ends.extend(ends);
+    }
+
     /// Does this node's disk have all that is durable of its log at the backup? A block of the
     /// backup's own, of a later term than the node's, is not with it.
     pub(super) fn has_all(&self, machine: usize, log: LogNumber) -> bool {
