@@ -61,10 +61,6 @@ impl Found {
 }
 
 /// The id to name when the outcome of an operation is asked for: look-ups have none.
-pub(super) const fn change_id(operation: &Operation) -> Option<OperationId> {
-    if operation.is_change() {
-        operation.id()
-    } else {
-        None
-    }
+pub(super) fn change_id(operation: &Operation) -> Option<OperationId> {
+    operation.id().filter(|_| operation.is_change())
 }

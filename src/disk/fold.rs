@@ -89,10 +89,12 @@ pub(super) fn make_checkpoint(
         }
         let old = newest.as_ref().map(|newest| &*newest.checkpoint);
         let checkpoint = write(shared, &log, old, gathered, ring_key, &mut patience)?;
+        let end = checkpoint.end();
         slot.set_newest(Some(Newest {
             checkpoint: Arc::new(checkpoint),
             fetched: false,
         }));
+        log.let_go(end.offset)?;
     }
 }
 
@@ -247,9 +249,13 @@ fn take(
         .follows(end, log.verify().segment_size)
         .map_err(|error| damage(log, end, &error.to_string()))?;
     for (place, time, bytes) in block.entries() {
-        let entry =
-            Entry::read(bytes).map_err(|error| damage(log, end, &format!("{error} at {place}")))?;
-        absorb(&entry, place, time).map_err(|error| damage(log, end, &error.to_string()))?;
+        // Looked at where it was read to: moved, it would wait for all lines written before it.
+        match &Entry::read(bytes) {
+            Ok(entry) => {
+                absorb(entry, place, time).map_err(|error| damage(log, end, &error.to_string()))?
+            }
+            Err(error) => return Err(damage(log, end, &format!("{error} at {place}"))),
+        }
     }
     *end = block.end();
     Ok(())

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 use signal_hook::consts::SIGBUS;
 
 use crate::model::{to_u64, to_usize};
@@ -41,6 +41,13 @@ impl Map {
         let start = self.raw.as_ptr().wrapping_add(to_usize(offset));
         copy_out(start, bytes);
         Ok(())
+    }
+
+    /// Takes the file's pages out of this process's tables. What reads them next fetches them anew.
+    pub(super) fn let_go(&self) -> io::Result<()> {
+        // SAFETY: the map is shared and never written through: its pages hold what the file holds,
+        // before and after.
+        unsafe { self.raw.unchecked_advise(UncheckedAdvice::DontNeed) }
     }
 }
 
@@ -153,5 +160,8 @@ mod tests {
         assert_eq!(bytes, [7, 9, 9, 9, 7]);
         assert!(map.read(8190, &mut bytes).is_err());
         assert!(map.read(u64::MAX, &mut bytes).is_err());
+        map.let_go().unwrap();
+        map.read(4999, &mut bytes).unwrap();
+        assert_eq!(bytes, [7, 9, 9, 9, 7]);
     }
 }

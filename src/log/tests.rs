@@ -548,6 +548,30 @@ fn what_does_not_follow_is_not_appended() {
     );
 }
 
+/// What is let go is still there, in files and in memory, and what is looked at on the way to an
+/// answer is not let go.
+#[test]
+fn what_is_let_go_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let medium = Arc::new(FileMedium::create(folder.path()).unwrap());
+    let log = Log::create(medium, verify(), LogEnd::default(), Vec::new()).unwrap();
+    let mut bench = Bench::new(12);
+    while bench.end().offset < 4 * SEGMENT_SIZE {
+        let at = bench.blocks.len();
+        bench.append_well(1, 8_000);
+        assert!(log.append(&[&bench.blocks[at].0]).error.is_none());
+    }
+    for below in [0, 1, SEGMENT_SIZE, 3 * SEGMENT_SIZE, u64::MAX, 0] {
+        log.let_go(below).unwrap();
+        for (bytes, _) in &bench.blocks {
+            let block = Block::read(bytes, &verify()).unwrap().unwrap();
+            for (place, _, entry) in block.entries().step_by(397) {
+                assert_eq!(log.read_entry(place).unwrap(), Some(*entry));
+            }
+        }
+    }
+}
+
 #[test]
 fn entries_are_found_by_place() {
     let mut bench = Bench::new(11);

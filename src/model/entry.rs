@@ -49,21 +49,22 @@ pub struct Image {
     pub version: u64,
 }
 
-/// A change with its outcome.
+/// A change with its outcome. The fields lie as they are told here: see [`Operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Change {
     /// The operation as it came. `find` with `burn` is logged as such, with code `cancelled`.
     pub operation: Operation,
-    /// `Ok` or a refusal.
-    pub code: ResultCode,
-    /// The change opened the account.
-    pub created: bool,
-    /// What was really moved, in minor units; 0 when refused.
-    pub moved: u64,
     /// The account after the change (for a refusal: as it is).
     pub image: Image,
     /// The account's entry before this one.
     pub previous: Place,
+    /// What was really moved, in minor units; 0 when refused.
+    pub moved: u64,
+    /// `Ok` or a refusal.
+    pub code: ResultCode,
+    /// The change opened the account.
+    pub created: bool,
 }
 
 /// Under what the node works from here on.
@@ -295,7 +296,7 @@ impl Change {
         let outcome = if self.created { OUTCOME_CREATED } else { 0 };
         put(&mut bytes, CODE_AT, &(self.code as u16).to_le_bytes());
         put(&mut bytes, OUTCOME_AT, &outcome.to_le_bytes());
-        if keeps_moved(self.operation.kind) {
+        if keeps_moved(self.operation.kind()) {
             put(&mut bytes, MOVED_AT, &self.moved.to_le_bytes());
         }
         put(
@@ -315,17 +316,36 @@ const fn keeps_moved(kind: Kind) -> bool {
     matches!(kind, Kind::Credit | Kind::Debit | Kind::Hold)
 }
 
-fn read_change(bytes: &[u8; ENTRY_SIZE]) -> Result<Change, EntryError> {
-    let mut operation_bytes = [0; OPERATION_SIZE];
-    operation_bytes.copy_from_slice(&bytes[..OPERATION_SIZE]);
-    operation_bytes[CODE_AT..OUTCOME_AT + 2].fill(0);
-    let kind = Kind::from_number(bytes[KIND_AT]).ok_or(EntryError::Kind(bytes[KIND_AT]))?;
-    let mut moved = 0;
-    if keeps_moved(kind) {
-        moved = u64_at(bytes, MOVED_AT);
-        operation_bytes[MOVED_AT..MOVED_AT + 8].fill(0);
+/// What of an entry's head is its operation's.
+const MASK: [u8; OPERATION_SIZE] = without([u8::MAX; OPERATION_SIZE], CODE_AT, OUTCOME_AT + 2);
+/// The same of a kind that [`keeps_moved`].
+const MASK_MOVED: [u8; OPERATION_SIZE] = without(MASK, MOVED_AT, MOVED_AT + 8);
+
+const fn without(
+    mut mask: [u8; OPERATION_SIZE],
+    mut from: usize,
+    to: usize,
+) -> [u8; OPERATION_SIZE] {
+    while from < to {
+        mask[from] = 0;
+        from += 1;
     }
-    let operation = Operation::read(&operation_bytes).map_err(EntryError::Operation)?;
+    mask
+}
+
+fn read_change(bytes: &[u8; ENTRY_SIZE]) -> Result<Change, EntryError> {
+    let kind = Kind::from_number(bytes[KIND_AT]).ok_or(EntryError::Kind(bytes[KIND_AT]))?;
+    let (mask, moved) = if keeps_moved(kind) {
+        (&MASK_MOVED, u64_at(bytes, MOVED_AT))
+    } else {
+        (&MASK, 0)
+    };
+    // In one step, and not as a copy with holes made afterwards: see `Operation`.
+    let mut record = [0; OPERATION_SIZE];
+    for (to, (from, mask)) in record.iter_mut().zip(bytes.iter().zip(mask)) {
+        *to = from & mask;
+    }
+    let operation = Operation::read(&record).map_err(EntryError::Operation)?;
     if !operation.is_change() {
         return Err(EntryError::Kind(bytes[KIND_AT]));
     }
@@ -381,8 +401,8 @@ impl Change {
 
     /// Was the id burned by a `find`?
     #[must_use]
-    pub const fn is_burn(&self) -> bool {
-        self.operation.flags.has(Flags::BURN)
+    pub fn is_burn(&self) -> bool {
+        self.operation.flags().has(Flags::BURN)
     }
 }
 

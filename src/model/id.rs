@@ -111,6 +111,14 @@ fn parse_wide(text: &str) -> Result<u128, IdTextError> {
         .ok_or(IdTextError)
 }
 
+impl UserId {
+    /// One whose value was checked before.
+    pub(super) const fn of_checked(value: u128) -> Self {
+        debug_assert!(value != 0 && value != u128::MAX);
+        Self(value)
+    }
+}
+
 impl FromStr for UserId {
     type Err = IdTextError;
 

@@ -3,6 +3,8 @@
 //! Kinds, flags and offsets are part of the protocol (protocol.md, "Operation record"). A value
 //! of [`Operation`] has been checked: ids, amounts and flags are such as its kind allows.
 
+use std::fmt;
+
 use super::{Currency, OperationId, ResultCode, UserId};
 use crate::limits::{AMOUNT_MAX, LIST_ROW_COUNT_MAX};
 
@@ -77,6 +79,7 @@ impl Kind {
 
     /// The kind with this number, if there is one.
     #[must_use]
+    #[inline]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Open),
@@ -200,18 +203,14 @@ impl Flags {
 ///
 /// The meaning of the arguments, by kind: protocol.md, "Operation record". The typed constructors
 /// and accessors below are the way to use them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// It is kept as its record, in one piece: written field by field and then handed on in pieces of
+/// 16 bytes, each move would make the processor wait until all that it wrote before has reached
+/// its cache. Aligned, so that no field lies across two such pieces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(align(16))]
 pub struct Operation {
-    pub(crate) kind: Kind,
-    pub(crate) flags: Flags,
-    pub(crate) currency: u32,
-    pub(crate) reason: u32,
-    pub(crate) user: UserId,
-    /// 0 for look-ups other than `find`.
-    pub(crate) id: u128,
-    pub(crate) amount: u64,
-    pub(crate) reference: u64,
-    pub(crate) arguments: [u64; 4],
+    record: [u8; OPERATION_SIZE],
 }
 
 /// Settings of an account, for `open` and `configure`.
@@ -237,24 +236,22 @@ impl Default for AccountSettings {
 
 impl Operation {
     fn bare(kind: Kind, user: UserId, currency: u32) -> Self {
-        Self {
-            kind,
-            flags: Flags(0),
-            currency,
-            reason: 0,
-            user,
-            id: 0,
-            amount: 0,
-            reference: 0,
-            arguments: [0; 4],
-        }
+        let empty = Self {
+            record: [0; OPERATION_SIZE],
+        };
+        empty
+            .put(KIND_AT, &[kind as u8])
+            .put(CURRENCY_AT, &currency.to_le_bytes())
+            .put(USER_AT, &user.get().to_le_bytes())
+    }
+
+    fn put<const N: usize>(mut self, at: usize, field: &[u8; N]) -> Self {
+        self.record[at..at + N].copy_from_slice(field);
+        self
     }
 
     fn change(kind: Kind, id: OperationId, user: UserId, currency: Currency) -> Self {
-        Self {
-            id: id.get(),
-            ..Self::bare(kind, user, currency.get())
-        }
+        Self::bare(kind, user, currency.get()).put(ID_AT, &id.get().to_le_bytes())
     }
 
     /// Opens an account.
@@ -291,19 +288,13 @@ impl Operation {
     /// Adds `amount` minor units.
     #[must_use]
     pub fn credit(id: OperationId, user: UserId, currency: Currency, amount: u64) -> Self {
-        Self {
-            amount,
-            ..Self::change(Kind::Credit, id, user, currency)
-        }
+        Self::change(Kind::Credit, id, user, currency).with_amount(amount)
     }
 
     /// Takes `amount` minor units.
     #[must_use]
     pub fn debit(id: OperationId, user: UserId, currency: Currency, amount: u64) -> Self {
-        Self {
-            amount,
-            ..Self::change(Kind::Debit, id, user, currency)
-        }
+        Self::change(Kind::Debit, id, user, currency).with_amount(amount)
     }
 
     /// Shows one account.
@@ -316,136 +307,162 @@ impl Operation {
     /// at most `row_count` (1 to [`LIST_ROW_COUNT_MAX`]) of them.
     #[must_use]
     pub fn list(user: UserId, from: u32, row_count: u32) -> Self {
-        Self {
-            amount: u64::from(row_count),
-            ..Self::bare(Kind::List, user, from)
-        }
+        Self::bare(Kind::List, user, from).with_amount(row_count.into())
     }
 
     /// Shows the receipt of `id`.
     #[must_use]
     pub fn find(id: OperationId, user: UserId) -> Self {
-        Self {
-            id: id.get(),
-            ..Self::bare(Kind::Find, user, 0)
-        }
+        Self::bare(Kind::Find, user, 0).put(ID_AT, &id.get().to_le_bytes())
     }
 
     /// Adds flags. Those that the kind does not have make the operation malformed.
     #[must_use]
-    pub const fn with_flags(mut self, flags: Flags) -> Self {
-        self.flags = self.flags.with(flags);
-        self
+    pub fn with_flags(self, flags: Flags) -> Self {
+        self.put(FLAGS_AT, &self.flags().with(flags).0.to_le_bytes())
     }
 
     /// Only if the account has `version`.
     #[must_use]
-    pub const fn if_version(mut self, version: u64) -> Self {
-        self.flags = self.flags.with(Flags::IF_VERSION);
-        self.arguments[0] = version;
-        self
+    pub fn if_version(self, version: u64) -> Self {
+        self.with_flags(Flags::IF_VERSION)
+            .put(ARGUMENT_AT, &version.to_le_bytes())
     }
 
     /// A code and a number of the caller's own, kept in the entry.
     #[must_use]
-    pub const fn with_note(mut self, reason: u32, reference: u64) -> Self {
-        self.reason = reason;
-        self.reference = reference;
-        self
+    pub fn with_note(self, reason: u32, reference: u64) -> Self {
+        self.put(REASON_AT, &reason.to_le_bytes())
+            .put(REFERENCE_AT, &reference.to_le_bytes())
     }
 
-    const fn with_settings(mut self, settings: AccountSettings) -> Self {
-        self.arguments[2] = settings.floor;
-        self.arguments[3] = settings.cap;
+    fn with_settings(self, settings: AccountSettings) -> Self {
+        let operation = self
+            .put(argument_at(2), &settings.floor.to_le_bytes())
+            .put(argument_at(3), &settings.cap.to_le_bytes());
         if settings.frozen {
-            self.with_flags(Flags::FROZEN)
+            operation.with_flags(Flags::FROZEN)
         } else {
-            self
+            operation
         }
+    }
+
+    /// The same with another amount, whether its kind has one or not.
+    pub(crate) fn with_amount(self, amount: u64) -> Self {
+        self.put(AMOUNT_AT, &amount.to_le_bytes())
+    }
+
+    /// The same under another id: a mistake that is made on purpose.
+    pub(crate) fn with_other_id(self) -> Self {
+        let id = u128_at(&self.record, ID_AT) ^ 1;
+        self.put(ID_AT, &id.to_le_bytes())
+    }
+
+    /// The same with another currency, whether its kind has one or not.
+    pub(crate) fn with_currency(self, currency: u32) -> Self {
+        self.put(CURRENCY_AT, &currency.to_le_bytes())
+    }
+
+    /// The same with another last argument, whether its kind has one or not.
+    pub(crate) fn with_last_argument(self, argument: u64) -> Self {
+        self.put(argument_at(3), &argument.to_le_bytes())
     }
 
     /// What it does.
     #[must_use]
+    #[inline]
     pub const fn kind(&self) -> Kind {
-        self.kind
+        Kind::from_number(self.record[KIND_AT]).expect("checked, or made with a kind")
     }
 
     /// What qualifies it.
     #[must_use]
-    pub const fn flags(&self) -> Flags {
-        self.flags
+    #[inline]
+    pub fn flags(&self) -> Flags {
+        Flags(u16_at(&self.record, FLAGS_AT))
     }
 
     /// Whose accounts it is about.
     #[must_use]
-    pub const fn user(&self) -> UserId {
-        self.user
+    #[inline]
+    pub fn user(&self) -> UserId {
+        UserId::of_checked(u128_at(&self.record, USER_AT))
     }
 
     /// The currency; 0 where the kind has none.
     #[must_use]
-    pub const fn currency(&self) -> u32 {
-        self.currency
+    #[inline]
+    pub fn currency(&self) -> u32 {
+        u32_at(&self.record, CURRENCY_AT)
     }
 
     /// The id of a change, and the id that `find` asks for.
     #[must_use]
-    pub const fn id(&self) -> Option<OperationId> {
-        OperationId::new(self.id)
+    #[inline]
+    pub fn id(&self) -> Option<OperationId> {
+        OperationId::new(u128_at(&self.record, ID_AT))
     }
 
     /// The amount in minor units; for `list` the number of rows.
     #[must_use]
-    pub const fn amount(&self) -> u64 {
-        self.amount
+    #[inline]
+    pub fn amount(&self) -> u64 {
+        u64_at(&self.record, AMOUNT_AT)
     }
 
     /// The caller's own code.
     #[must_use]
-    pub const fn reason(&self) -> u32 {
-        self.reason
+    #[inline]
+    pub fn reason(&self) -> u32 {
+        u32_at(&self.record, REASON_AT)
     }
 
     /// The caller's own number.
     #[must_use]
-    pub const fn reference(&self) -> u64 {
-        self.reference
+    #[inline]
+    pub fn reference(&self) -> u64 {
+        u64_at(&self.record, REFERENCE_AT)
+    }
+
+    #[inline]
+    fn argument(&self, index: usize) -> u64 {
+        u64_at(&self.record, argument_at(index))
     }
 
     /// The version that the account must have, if the operation says so.
     #[must_use]
-    pub const fn expected_version(&self) -> Option<u64> {
-        if self.flags.has(Flags::IF_VERSION) {
-            Some(self.arguments[0])
-        } else {
-            None
-        }
+    #[inline]
+    pub fn expected_version(&self) -> Option<u64> {
+        let is_expected = self.flags().has(Flags::IF_VERSION);
+        is_expected.then(|| self.argument(0))
     }
 
     /// Floor, cap and frozen of an `open` or `configure`.
     #[must_use]
-    pub const fn settings(&self) -> AccountSettings {
+    #[inline]
+    pub fn settings(&self) -> AccountSettings {
         AccountSettings {
-            floor: self.arguments[2],
-            cap: self.arguments[3],
-            frozen: self.flags.has(Flags::FROZEN),
+            floor: self.argument(2),
+            cap: self.argument(3),
+            frozen: self.flags().has(Flags::FROZEN),
         }
     }
 
     /// Does it need an entry (a change, or `find` that may burn)?
     #[must_use]
-    pub const fn is_change(&self) -> bool {
-        self.kind.is_change() || self.flags.has(Flags::BURN)
+    #[inline]
+    pub fn is_change(&self) -> bool {
+        self.kind().is_change() || self.flags().has(Flags::BURN)
     }
 
     /// Is it well-formed? The first fault in the order of the fields, or `Ok`.
     pub fn check(&self) -> Result<(), ResultCode> {
-        if self.flags.0 & !self.kind.flags_allowed().0 != 0 {
+        if self.flags().0 & !self.kind().flags_allowed().0 != 0 {
             return Err(ResultCode::BadFlags);
         }
         self.check_currency()?;
-        let has_id = self.kind.is_change() || self.kind == Kind::Find;
-        if has_id == OperationId::new(self.id).is_none() {
+        let has_id = self.kind().is_change() || self.kind() == Kind::Find;
+        if has_id == self.id().is_none() {
             return Err(ResultCode::BadId);
         }
         self.check_amount()?;
@@ -453,7 +470,7 @@ impl Operation {
     }
 
     fn check_currency(&self) -> Result<(), ResultCode> {
-        let fits = match self.kind {
+        let fits = match self.kind() {
             Kind::Open
             | Kind::Close
             | Kind::Configure
@@ -462,8 +479,8 @@ impl Operation {
             | Kind::Hold
             | Kind::Transfer
             | Kind::Get
-            | Kind::History => self.currency != 0,
-            Kind::Capture | Kind::Release | Kind::Reverse | Kind::Find => self.currency == 0,
+            | Kind::History => self.currency() != 0,
+            Kind::Capture | Kind::Release | Kind::Reverse | Kind::Find => self.currency() == 0,
             Kind::List => true,
         };
         if fits {
@@ -474,20 +491,19 @@ impl Operation {
     }
 
     fn check_amount(&self) -> Result<(), ResultCode> {
-        let fits = match self.kind {
+        let amount = self.amount();
+        let fits = match self.kind() {
             Kind::Credit | Kind::Debit | Kind::Hold | Kind::Capture | Kind::Transfer => {
-                self.amount != 0 && self.amount <= AMOUNT_MAX
+                amount != 0 && amount <= AMOUNT_MAX
             }
-            Kind::List | Kind::History => {
-                self.amount != 0 && self.amount <= u64::from(LIST_ROW_COUNT_MAX)
-            }
+            Kind::List | Kind::History => amount != 0 && amount <= u64::from(LIST_ROW_COUNT_MAX),
             Kind::Open
             | Kind::Close
             | Kind::Configure
             | Kind::Release
             | Kind::Reverse
             | Kind::Get
-            | Kind::Find => self.amount == 0,
+            | Kind::Find => amount == 0,
         };
         if fits {
             Ok(())
@@ -497,14 +513,14 @@ impl Operation {
     }
 
     fn check_arguments(&self) -> Result<(), ResultCode> {
-        let [a, b, c, d] = self.arguments;
-        let needs_version = self.kind == Kind::Configure;
-        let has_version = self.flags.has(Flags::IF_VERSION);
+        let [a, b, c, d] = [0, 1, 2, 3].map(|index| self.argument(index));
+        let needs_version = self.kind() == Kind::Configure;
+        let has_version = self.flags().has(Flags::IF_VERSION);
         if needs_version && !has_version {
             return Err(ResultCode::BadFlags);
         }
         let versioned = has_version || a == 0;
-        let fits = match self.kind {
+        let fits = match self.kind() {
             Kind::Open | Kind::Configure => {
                 if AMOUNT_MAX < c || AMOUNT_MAX < d {
                     return Err(ResultCode::BadLimit);
@@ -527,55 +543,30 @@ impl Operation {
         }
     }
 
-    const fn is_noted(&self) -> bool {
-        self.reason != 0 || self.reference != 0
+    fn is_noted(&self) -> bool {
+        self.reason() != 0 || self.reference() != 0
     }
 
     fn payee_differs(&self) -> bool {
-        join(self.arguments[2], self.arguments[3]) != self.user.get()
+        join(self.argument(2), self.argument(3)) != self.user().get()
     }
 
     /// Reads and checks one operation. The error is the code to answer with.
     pub fn read(bytes: &[u8; OPERATION_SIZE]) -> Result<Self, ResultCode> {
-        let kind = Kind::from_number(bytes[KIND_AT]).ok_or(ResultCode::BadKind)?;
+        Kind::from_number(bytes[KIND_AT]).ok_or(ResultCode::BadKind)?;
         if bytes[RESERVED_A_AT] != 0 || u32_at(bytes, RESERVED_B_AT) != 0 {
             return Err(ResultCode::BadReserved);
         }
-        let operation = Self {
-            kind,
-            flags: Flags(u16_at(bytes, FLAGS_AT)),
-            currency: u32_at(bytes, CURRENCY_AT),
-            reason: u32_at(bytes, REASON_AT),
-            user: UserId::new(u128_at(bytes, USER_AT)).ok_or(ResultCode::BadUser)?,
-            id: u128_at(bytes, ID_AT),
-            amount: u64_at(bytes, AMOUNT_AT),
-            reference: u64_at(bytes, REFERENCE_AT),
-            arguments: [0, 8, 16, 24].map(|at| u64_at(bytes, ARGUMENT_AT + at)),
-        };
+        UserId::new(u128_at(bytes, USER_AT)).ok_or(ResultCode::BadUser)?;
+        let operation = Self { record: *bytes };
         operation.check()?;
         Ok(operation)
     }
 
     /// Its bytes, reserved ones 0.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; OPERATION_SIZE] {
-        let mut bytes = [0; OPERATION_SIZE];
-        bytes[KIND_AT] = self.kind as u8;
-        put(&mut bytes, FLAGS_AT, &self.flags.0.to_le_bytes());
-        put(&mut bytes, CURRENCY_AT, &self.currency.to_le_bytes());
-        put(&mut bytes, REASON_AT, &self.reason.to_le_bytes());
-        put(&mut bytes, USER_AT, &self.user.get().to_le_bytes());
-        put(&mut bytes, ID_AT, &self.id.to_le_bytes());
-        put(&mut bytes, AMOUNT_AT, &self.amount.to_le_bytes());
-        put(&mut bytes, REFERENCE_AT, &self.reference.to_le_bytes());
-        for (index, argument) in self.arguments.iter().enumerate() {
-            put(
-                &mut bytes,
-                ARGUMENT_AT + index * size_of::<u64>(),
-                &argument.to_le_bytes(),
-            );
-        }
-        bytes
+    pub const fn to_bytes(&self) -> [u8; OPERATION_SIZE] {
+        self.record
     }
 
     /// User, currency and id of an operation record, without checking anything.
@@ -595,6 +586,22 @@ impl Operation {
     }
 }
 
+impl fmt::Debug for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operation")
+            .field("kind", &self.kind())
+            .field("flags", &self.flags())
+            .field("currency", &self.currency())
+            .field("reason", &self.reason())
+            .field("user", &self.user())
+            .field("id", &self.id())
+            .field("amount", &self.amount())
+            .field("reference", &self.reference())
+            .field("arguments", &[0, 1, 2, 3].map(|index| self.argument(index)))
+            .finish()
+    }
+}
+
 const fn join(low: u64, high: u64) -> u128 {
     ((high as u128) << 64) | low as u128
 }
@@ -603,8 +610,8 @@ const fn is_user(low: u64, high: u64) -> bool {
     UserId::new(join(low, high)).is_some()
 }
 
-fn put<const N: usize>(bytes: &mut [u8; OPERATION_SIZE], at: usize, field: &[u8; N]) {
-    bytes[at..at + N].copy_from_slice(field);
+const fn argument_at(index: usize) -> usize {
+    ARGUMENT_AT + index * size_of::<u64>()
 }
 
 fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -8,7 +8,6 @@ use super::{OperationId, Slot, UserId};
 ///
 /// `ring_key` is the cluster's: its low 64 bits are `SipHash`'s k0, its high 64 bits k1.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
 pub fn user_slot(ring_key: u128, user: UserId) -> Slot {
     Slot((keyed(ring_key).hash(&user.get().to_le_bytes()) >> 48) as u16)
 }

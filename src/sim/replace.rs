@@ -78,6 +78,7 @@ impl World {
         self.machines[spare].stays_down = false;
         self.machines[spare].kind = self.machines[old].kind;
         self.machines[spare].medium = Some(MemoryMedium::new());
+        self.watch.forget_disk(spare);
         self.node_at[index] = spare;
         self.faults.replaced = Some(old);
         self.faults.hurt = Some(spare);

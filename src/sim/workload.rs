@@ -329,23 +329,18 @@ impl Workload {
     }
 
     fn malformed(&mut self, operation: Operation) -> Operation {
-        let mut wrong = operation;
         match self.random.below(4) {
-            0 => wrong.amount = u64::MAX,
-            1 => wrong.flags = Flags(wrong.flags.0 | 1 << 14),
-            2 => wrong.arguments[3] = u64::MAX,
-            _ => wrong.currency = u32::from(wrong.currency == 0),
+            0 => operation.with_amount(u64::MAX),
+            1 => operation.with_flags(Flags(1 << 14)),
+            2 => operation.with_last_argument(u64::MAX),
+            _ => operation.with_currency(u32::from(operation.currency() == 0)),
         }
-        wrong
     }
 
     /// One that was asked for before: the same, or its id with another content.
     fn again(&mut self, old: Operation) -> Operation {
         if self.random.one_in(4) && old.amount() != 0 && old.amount() < AMOUNT_MAX {
-            Operation {
-                amount: old.amount + 1,
-                ..old
-            }
+            old.with_amount(old.amount() + 1)
         } else {
             old
         }

@@ -355,7 +355,8 @@ impl Work {
                 let state = &mut batch.states[usize_of(at.index)];
                 assert!(state.phase == Phase::Waiting);
                 if canary::on(Bug::NewIdOnRetry) && state.doubtful {
-                    batch.operations[usize_of(at.index)].id ^= 1;
+                    let operation = &mut batch.operations[usize_of(at.index)];
+                    *operation = operation.with_other_id();
                 }
                 state.phase = Phase::InFlight;
                 state.row_count = 0;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags, fadvise};
 
 use super::{Access, Medium, MediumFile};
 use crate::log::mmap::Map;
@@ -171,6 +171,14 @@ impl MediumFile for OpenFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn let_go(&self) -> io::Result<()> {
+        if let Some(map) = &self.map {
+            // Pages that are mapped would stay.
+            map.let_go()?;
+        }
+        Ok(fadvise(&self.file, 0, None, Advice::DontNeed)?)
     }
 }
 

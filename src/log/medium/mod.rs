@@ -69,6 +69,11 @@ pub trait MediumFile: Send + Sync + fmt::Debug {
     /// Makes everything written so far durable. After an error nothing may be concluded from
     /// the success of a later one.
     fn sync(&self) -> io::Result<()>;
+
+    /// Nobody will read it soon: the system may use its memory for something else.
+    fn let_go(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Does this error say that there is no room: on the device, or for one more open file? It was said

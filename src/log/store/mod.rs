@@ -53,6 +53,8 @@ struct State {
     terms: Vec<TermStart>,
     /// Wait to be used again.
     retired: Vec<Arc<Segment>>,
+    /// Segments below this number were let go.
+    let_go: u64,
     /// Numbers of segments that are damaged as files; nothing may take their names.
     lost: BTreeSet<u64>,
     /// Something lies behind the end: it must be cut before anything is appended.
@@ -123,6 +125,7 @@ impl Log {
                 end: walk.end,
                 terms: walk.terms,
                 retired,
+                let_go: 0,
                 lost,
                 uncut: recovered.torn.is_some() || recovered.damage.is_some(),
                 poisoned: None,
@@ -177,6 +180,7 @@ impl Log {
                 spans: BTreeMap::new(),
                 end: after,
                 retired: Vec::new(),
+                let_go: 0,
                 lost: BTreeSet::new(),
                 uncut: false,
                 poisoned: None,
@@ -382,6 +386,29 @@ impl Log {
         }
         state.retired = held;
         free
+    }
+
+    /// Lets the system use the memory of segments wholly below `below`, for which a checkpoint
+    /// stands now: a log that grows would take all of it, and memory that was in use a moment ago
+    /// is the cheapest to be had for the next segment. Not of those that
+    /// [`Self::recent_entry`] looks in.
+    pub fn let_go(&self, below: u64) -> Result<(), LogError> {
+        let size = self.verify.segment_size;
+        let due: Vec<Arc<Segment>> = {
+            let mut state = self.state();
+            let (last, _) = split_offset(block_offsets(state.end.offset, size).0, size);
+            let (first, _) = split_offset(below, size);
+            let to = first.min(last.saturating_sub(1)).max(state.let_go);
+            let from = std::mem::replace(&mut state.let_go, to);
+            let due = state.segments.range(from..to);
+            due.map(|(_, segment)| Arc::clone(segment)).collect()
+        };
+        for segment in due {
+            let number = segment.number;
+            let done = segment.file.let_go();
+            done.during(|| format!("letting segment {number:016x} of {} go", self.dir))?;
+        }
+        Ok(())
     }
 
     /// Frees the segments wholly below `below`. Where the kept log begins then.
