@@ -164,6 +164,18 @@ mod tests {
         assert!(limits::SCRUB_LAP_MS / 2 < ms, "{ms} ms");
     }
 
+    /// For lack of an open file a piece is neither verified nor found bad: the same one comes again.
+    #[test]
+    fn a_piece_that_was_put_off_comes_again() {
+        let mut scrub = Scrub::new(SEGMENT);
+        let piece = scrub.next_piece(Tick(0), 0, 2 * SEGMENT).unwrap();
+        assert_eq!(scrub.next_piece(scrub.due(), 0, 2 * SEGMENT), None);
+        scrub.put_off();
+        assert_eq!(scrub.next_piece(Tick(0), 0, 2 * SEGMENT), None, "not due");
+        assert_eq!(scrub.next_piece(scrub.due(), 0, 2 * SEGMENT), Some(piece));
+        assert_eq!((scrub.lap_count(), scrub.found()), (0, (0, None)));
+    }
+
     #[test]
     fn nothing_is_sealed_at_first_and_what_is_retired_is_left_out() {
         let mut scrub = Scrub::new(SEGMENT);
