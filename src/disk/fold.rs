@@ -94,7 +94,7 @@ pub(super) fn make_checkpoint(
             checkpoint: Arc::new(checkpoint),
             fetched: false,
         }));
-        log.let_go(end.offset)?;
+        log.let_go(end.offset);
     }
 }
 
@@ -250,12 +250,11 @@ fn take(
         .map_err(|error| damage(log, end, &error.to_string()))?;
     for (place, time, bytes) in block.entries() {
         // Looked at where it was read to: moved, it would wait for all lines written before it.
-        match &Entry::read(bytes) {
-            Ok(entry) => {
-                absorb(entry, place, time).map_err(|error| damage(log, end, &error.to_string()))?
-            }
-            Err(error) => return Err(damage(log, end, &format!("{error} at {place}"))),
-        }
+        let read = Entry::read(bytes);
+        let entry = read
+            .as_ref()
+            .map_err(|error| damage(log, end, &format!("{error} at {place}")))?;
+        absorb(entry, place, time).map_err(|error| damage(log, end, &error.to_string()))?;
     }
     *end = block.end();
     Ok(())

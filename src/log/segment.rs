@@ -194,6 +194,8 @@ impl Segment {
         let from = format!("{dir}/{}", retired_name(self.number));
         let path = format!("{dir}/{}", segment_name(number));
         let header = header_bytes(&self.verify, number, Some(self.number));
+        // It was let go long ago: each block would wait for the page that it ends in.
+        self.file.will_need();
         self.file
             .write_at(0, &header)
             .during(|| format!("writing {from}"))?;

@@ -548,8 +548,45 @@ fn what_does_not_follow_is_not_appended() {
     );
 }
 
-/// What is let go is still there, in files and in memory, and what is looked at on the way to an
-/// answer is not let go.
+/// What is looked at on the way to an answer is not let go, everything else below once.
+#[test]
+fn old_segments_are_let_go_once() {
+    let mut bench = Bench::new(13);
+    let fill = |bench: &mut Bench, segments: u64| {
+        while bench.end().offset < segments * SEGMENT_SIZE - SEGMENT_SIZE / 2 {
+            bench.append_well(1, 8_000);
+        }
+    };
+    let counts = |bench: &Bench| -> Vec<u32> {
+        let name = |number| format!("logs/00003/segment-{number:016x}");
+        (0..6)
+            .map(|number| bench.medium.let_go_count(&name(number)))
+            .collect()
+    };
+    fill(&mut bench, 4);
+    bench.log.let_go(SEGMENT_SIZE - 1);
+    assert_eq!(
+        counts(&bench),
+        [0; 6],
+        "a checkpoint stands for less than one"
+    );
+    bench.log.let_go(SEGMENT_SIZE);
+    assert_eq!(counts(&bench), [1, 0, 0, 0, 0, 0]);
+    bench.log.let_go(u64::MAX);
+    assert_eq!(counts(&bench), [1, 1, 0, 0, 0, 0], "two are looked in");
+    bench.log.let_go(0);
+    bench.log.let_go(u64::MAX);
+    assert_eq!(counts(&bench), [1, 1, 0, 0, 0, 0]);
+    // After a cut others have their numbers.
+    let first = bench.blocks[0].1;
+    bench.log.cut(&first).unwrap();
+    bench.blocks.truncate(1);
+    fill(&mut bench, 5);
+    bench.log.let_go(u64::MAX);
+    assert_eq!(counts(&bench), [2, 1, 1, 0, 0, 0]);
+}
+
+/// What is let go is still there.
 #[test]
 fn what_is_let_go_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -562,7 +599,7 @@ fn what_is_let_go_is_read_again() {
         assert!(log.append(&[&bench.blocks[at].0]).error.is_none());
     }
     for below in [0, 1, SEGMENT_SIZE, 3 * SEGMENT_SIZE, u64::MAX, 0] {
-        log.let_go(below).unwrap();
+        log.let_go(below);
         for (bytes, _) in &bench.blocks {
             let block = Block::read(bytes, &verify()).unwrap().unwrap();
             for (place, _, entry) in block.entries().step_by(397) {

@@ -359,11 +359,13 @@ impl Operation {
     }
 
     /// The same with another currency, whether its kind has one or not.
+    #[cfg(feature = "daemon")]
     pub(crate) fn with_currency(self, currency: u32) -> Self {
         self.put(CURRENCY_AT, &currency.to_le_bytes())
     }
 
     /// The same with another last argument, whether its kind has one or not.
+    #[cfg(feature = "daemon")]
     pub(crate) fn with_last_argument(self, argument: u64) -> Self {
         self.put(argument_at(3), &argument.to_le_bytes())
     }
@@ -457,20 +459,25 @@ impl Operation {
 
     /// Is it well-formed? The first fault in the order of the fields, or `Ok`.
     pub fn check(&self) -> Result<(), ResultCode> {
-        if self.flags().0 & !self.kind().flags_allowed().0 != 0 {
+        self.check_as(self.kind())
+    }
+
+    /// Is it well-formed as one of `kind`, which it is?
+    fn check_as(&self, kind: Kind) -> Result<(), ResultCode> {
+        if self.flags().0 & !kind.flags_allowed().0 != 0 {
             return Err(ResultCode::BadFlags);
         }
-        self.check_currency()?;
-        let has_id = self.kind().is_change() || self.kind() == Kind::Find;
+        self.check_currency(kind)?;
+        let has_id = kind.is_change() || kind == Kind::Find;
         if has_id == self.id().is_none() {
             return Err(ResultCode::BadId);
         }
-        self.check_amount()?;
-        self.check_arguments()
+        self.check_amount(kind)?;
+        self.check_arguments(kind)
     }
 
-    fn check_currency(&self) -> Result<(), ResultCode> {
-        let fits = match self.kind() {
+    fn check_currency(&self, kind: Kind) -> Result<(), ResultCode> {
+        let fits = match kind {
             Kind::Open
             | Kind::Close
             | Kind::Configure
@@ -490,9 +497,9 @@ impl Operation {
         }
     }
 
-    fn check_amount(&self) -> Result<(), ResultCode> {
+    fn check_amount(&self, kind: Kind) -> Result<(), ResultCode> {
         let amount = self.amount();
-        let fits = match self.kind() {
+        let fits = match kind {
             Kind::Credit | Kind::Debit | Kind::Hold | Kind::Capture | Kind::Transfer => {
                 amount != 0 && amount <= AMOUNT_MAX
             }
@@ -512,15 +519,15 @@ impl Operation {
         }
     }
 
-    fn check_arguments(&self) -> Result<(), ResultCode> {
+    fn check_arguments(&self, kind: Kind) -> Result<(), ResultCode> {
         let [a, b, c, d] = [0, 1, 2, 3].map(|index| self.argument(index));
-        let needs_version = self.kind() == Kind::Configure;
+        let needs_version = kind == Kind::Configure;
         let has_version = self.flags().has(Flags::IF_VERSION);
         if needs_version && !has_version {
             return Err(ResultCode::BadFlags);
         }
         let versioned = has_version || a == 0;
-        let fits = match self.kind() {
+        let fits = match kind {
             Kind::Open | Kind::Configure => {
                 if AMOUNT_MAX < c || AMOUNT_MAX < d {
                     return Err(ResultCode::BadLimit);
@@ -553,13 +560,13 @@ impl Operation {
 
     /// Reads and checks one operation. The error is the code to answer with.
     pub fn read(bytes: &[u8; OPERATION_SIZE]) -> Result<Self, ResultCode> {
-        Kind::from_number(bytes[KIND_AT]).ok_or(ResultCode::BadKind)?;
+        let kind = Kind::from_number(bytes[KIND_AT]).ok_or(ResultCode::BadKind)?;
         if bytes[RESERVED_A_AT] != 0 || u32_at(bytes, RESERVED_B_AT) != 0 {
             return Err(ResultCode::BadReserved);
         }
         UserId::new(u128_at(bytes, USER_AT)).ok_or(ResultCode::BadUser)?;
         let operation = Self { record: *bytes };
-        operation.check()?;
+        operation.check_as(kind)?;
         Ok(operation)
     }
 
@@ -594,7 +601,7 @@ impl fmt::Debug for Operation {
             .field("currency", &self.currency())
             .field("reason", &self.reason())
             .field("user", &self.user())
-            .field("id", &self.id())
+            .field("id", &u128_at(&self.record, ID_AT))
             .field("amount", &self.amount())
             .field("reference", &self.reference())
             .field("arguments", &[0, 1, 2, 3].map(|index| self.argument(index)))

@@ -164,7 +164,7 @@ mod tests {
         assert!(limits::SCRUB_LAP_MS / 2 < ms, "{ms} ms");
     }
 
-    /// For lack of an open file a piece is neither verified nor found bad: the same one comes again.
+    /// For lack of an open file a piece is neither verified nor found bad: it comes again.
     #[test]
     fn a_piece_that_was_put_off_comes_again() {
         let mut scrub = Scrub::new(SEGMENT);

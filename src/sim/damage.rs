@@ -166,6 +166,7 @@ impl World {
                 medium.damage(&path, 0, &content);
             }
         }
+        self.watch.backup_is_whole_again();
         self.tell("the operator puts the damaged log back");
         self.counts.event("repair_by_hand");
     }

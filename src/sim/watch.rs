@@ -404,8 +404,9 @@ impl Watch {
         Ok(())
     }
 
-    /// The backup has the disk again that it had before it was damaged. Acknowledgements may still
-    /// be under way that left before that.
+    /// The backup has the disk again that it had before it was damaged, so all that was ever
+    /// durable on it; its next start is held to that. Acknowledgements may still be under way that
+    /// left before.
     pub(super) fn backup_is_whole_again(&mut self) {
         let ends = self.logs.iter().map(|(log, seen)| (*log, seen.end));
         self.backup_ends.extend(ends);
@@ -526,7 +527,8 @@ impl World {
         }
         let ends = &self.watch.backup_ends;
         let mut durable = ends.get(&appended.log).copied().unwrap_or_default().seq;
-        if self.watch.is_refilling || self.watch.damaged.contains(&appended.log) {
+        let is_hurt = self.faults.is_hurt(self.backup());
+        if self.watch.is_refilling || is_hurt || self.watch.damaged.contains(&appended.log) {
             // It may have left when what is lost was still there.
             durable = durable.max(self.watch.witnessed(appended.log).end.seq);
         }

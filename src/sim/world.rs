@@ -523,8 +523,9 @@ impl World {
 
     /// Makes sure that an end's deadlines are kept.
     pub(super) fn watch_end(&mut self, id: EndId) {
+        let now = self.at;
         if let Some(end) = self.network.end_mut(id)
-            && let Some(deadline) = end.deadline()
+            && let Some(deadline) = end.deadline().map(|deadline| deadline.max(now))
             && end.check_at.is_none_or(|at| deadline < at)
         {
             end.check_at = Some(deadline);

@@ -173,12 +173,14 @@ impl MediumFile for OpenFile {
         self.file.sync_data()
     }
 
-    fn let_go(&self) -> io::Result<()> {
-        if let Some(map) = &self.map {
-            // Pages that are mapped would stay.
-            map.let_go()?;
-        }
-        Ok(fadvise(&self.file, 0, None, Advice::DontNeed)?)
+    fn let_go(&self) {
+        // Pages that are mapped would stay.
+        self.map.as_ref().map_or(Ok(()), Map::let_go).unwrap_or(());
+        fadvise(&self.file, 0, None, Advice::DontNeed).unwrap_or(());
+    }
+
+    fn will_need(&self) {
+        fadvise(&self.file, 0, None, Advice::WillNeed).unwrap_or(());
     }
 }
 

@@ -67,6 +67,8 @@ struct File {
     durable: Image,
     /// Sectors in which `live` may differ from `durable`.
     dirty: BTreeSet<u64>,
+    /// How often it was let go.
+    let_go_count: u32,
 }
 
 /// Bytes with holes that read as zeros.
@@ -156,6 +158,13 @@ impl MemoryMedium {
         Some(bytes)
     }
 
+    /// How often a file was let go; 0 if it is not there.
+    #[cfg(test)]
+    pub(crate) fn let_go_count(&self, path: &str) -> u32 {
+        let mut state = self.state();
+        state.named(path).map_or(0, |file| file.let_go_count)
+    }
+
     /// Paths of all files, sorted.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
@@ -195,6 +204,7 @@ impl MemoryMedium {
                 live: image.clone(),
                 durable: image,
                 dirty: BTreeSet::new(),
+                let_go_count: 0,
             };
             after.files.insert(*id, survivor);
         }
@@ -518,6 +528,10 @@ impl MediumFile for OpenFile {
             file.note_dirty(offset, offset + to_u64(taken.len()));
             step.map_err(|_taken| io::Error::other("write fails on demand"))
         })
+    }
+
+    fn let_go(&self) {
+        self.with(|state, id| state.files.get_mut(&id).expect(GONE).let_go_count += 1);
     }
 
     fn sync(&self) -> io::Result<()> {

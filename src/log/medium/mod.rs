@@ -70,10 +70,12 @@ pub trait MediumFile: Send + Sync + fmt::Debug {
     /// the success of a later one.
     fn sync(&self) -> io::Result<()>;
 
-    /// Nobody will read it soon: the system may use its memory for something else.
-    fn let_go(&self) -> io::Result<()> {
-        Ok(())
-    }
+    /// Nobody will read it soon: the system may use its memory for something else. A hint, like the
+    /// next one: a system that does not take it is slower and not wrong.
+    fn let_go(&self) {}
+
+    /// It will be written soon, in pieces smaller than a page: the system may fetch it by then.
+    fn will_need(&self) {}
 }
 
 /// Does this error say that there is no room: on the device, or for one more open file? It was said

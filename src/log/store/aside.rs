@@ -155,6 +155,8 @@ impl Log {
         state.uncut = false;
         state.terms.retain(|start| start.seq <= to.seq);
         let size = self.verify.segment_size;
+        // What is written there from now on is another segment.
+        state.let_go = state.let_go.min(split_offset(to.offset, size).0);
         state.spans.retain(|_, span| span.seq <= to.seq);
         if state.base.after.seq < to.seq {
             let (number, _) = split_offset(to.offset - 1, size);
