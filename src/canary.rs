@@ -99,7 +99,7 @@ bugs! {
         "A connection that was replaced is listened to.";
     SkippedSync, "skipped-sync", "log/store/mod.rs", 20,
         "Blocks are not synced.";
-    RetriedSync, "retried-sync", "log/store/mod.rs", 100,
+    RetriedSync, "retried-sync", "log/store/mod.rs", 400,
         "A sync that failed is tried again.";
     NotWrittenAgain, "not-written-again", "log/store/again.rs", 100,
         "What an earlier life could not sync counts as durable.";
