@@ -33,7 +33,7 @@ pub fn id_fingerprint_in(slot: Slot, ring_key: u128, user: UserId, id: Operation
     (u64::from(slot.0) << 48) | low.max(1)
 }
 
-/// For all bytes at once: fed piece by piece it costs more than twice as much for so few.
+/// For all bytes at once: so few, fed piece by piece, cost a little more (12 of 240 instructions).
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the halves of the key")]
 fn keyed(ring_key: u128) -> SipHasher24 {
